@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels for avx2.
+#include <cstddef>
+#include <cstdint>
+
+#include "annx/kernels/table.h"
+#include "annx/kernels/simd_avx2.h"
+#define ANNX_ISA_NS avx2
+#define ANNX_ISA_NAME "avx2"
+#include "annx/kernels/distance.inc.h"

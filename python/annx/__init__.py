@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Approximate nearest neighbour search: exact, graph and quantized indexes."""
+
+from __future__ import annotations
+
+from annx.errors import FormatError, NotCalibratedError, NotTrainedError
+
+__all__ = ["FormatError", "NotCalibratedError", "NotTrainedError"]
