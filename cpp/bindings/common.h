@@ -25,8 +25,8 @@ using Array = py::array_t<T, py::array::c_style>;
 template <class T>
 MatrixView<T> matrix(const Array<T>& array, const char* argument) {
   if (array.ndim() != 2) {
-    throw InvalidArgument(std::string(argument) + " has " + std::to_string(array.ndim()) +
-                          " dimensions; it must have 2");
+    throw InvalidArgument(std::string(argument) + " has " +
+                          std::to_string(array.ndim()) + " dimensions; it must have 2");
   }
   const auto cols = static_cast<std::size_t>(array.shape(1));
   return {array.data(), static_cast<std::size_t>(array.shape(0)), cols, cols};
@@ -42,8 +42,8 @@ inline RowsView rows(const py::array& array, const char* argument) {
           static_cast<std::size_t>(array.shape(1) * array.itemsize())};
 }
 
-// Reports to a Python callable (done, total) and lets Ctrl-C stop the work: poll() takes
-// the GIL, which every long call has released.
+// Reports to a Python callable (done, total) and lets Ctrl-C stop the work: poll()
+// takes the GIL, which every long call has released.
 class PyMonitor final : public Monitor {
  public:
   explicit PyMonitor(py::object progress) : progress_(std::move(progress)) {}

@@ -132,13 +132,13 @@ Pool& pool() {
   const std::lock_guard lock(pool_mutex);
   if (the_pool.load(std::memory_order_relaxed) == nullptr) {
 #if !defined(_WIN32)
-    static const int registered = pthread_atfork(
-        [] { pool_mutex.lock(); }, [] { pool_mutex.unlock(); },
-        [] {
-          the_pool.store(nullptr, std::memory_order_release);
-          inside_parallel = false;
-          pool_mutex.unlock();
-        });
+    static const int registered =
+        pthread_atfork([] { pool_mutex.lock(); }, [] { pool_mutex.unlock(); },
+                       [] {
+                         the_pool.store(nullptr, std::memory_order_release);
+                         inside_parallel = false;
+                         pool_mutex.unlock();
+                       });
     (void)registered;
 #endif
     the_pool.store(new Pool(), std::memory_order_release);
@@ -174,8 +174,8 @@ std::size_t resolve_threads(std::size_t threads) {
   return threads == 0 ? hardware_threads() : threads;
 }
 
-void parallel_for(std::size_t n, std::size_t threads, std::size_t grain, const RangeFn& fn,
-                  Monitor* monitor) {
+void parallel_for(std::size_t n, std::size_t threads, std::size_t grain,
+                  const RangeFn& fn, Monitor* monitor) {
   if (n == 0) return;
   grain = std::max<std::size_t>(grain, 1);
   const std::size_t ranges = (n + grain - 1) / grain;

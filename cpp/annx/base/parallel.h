@@ -29,7 +29,7 @@ std::size_t resolve_threads(std::size_t threads);
 // `threads` threads, this one included. Which thread gets which range is not fixed.
 // The first exception (fn's or monitor's) is rethrown here after every thread has
 // stopped; ranges not begun by then are skipped. Calls from within fn run in line.
-void parallel_for(std::size_t n, std::size_t threads, std::size_t grain, const RangeFn& fn,
-                  Monitor* monitor = nullptr);
+void parallel_for(std::size_t n, std::size_t threads, std::size_t grain,
+                  const RangeFn& fn, Monitor* monitor = nullptr);
 
 }  // namespace annx

@@ -11,12 +11,12 @@ namespace {
 
 constexpr std::array<std::string_view, 6> kMetricNames = {"l2", "ip",      "cosine",
                                                           "l1", "hamming", "jaccard"};
-constexpr std::array<std::string_view, 6> kDTypeNames = {"float32", "float16", "bfloat16",
-                                                         "int8",    "uint8",   "bits"};
+constexpr std::array<std::string_view, 6> kDTypeNames = {
+    "float32", "float16", "bfloat16", "int8", "uint8", "bits"};
 
 template <std::size_t N>
-std::size_t index_of(const std::array<std::string_view, N>& names, std::string_view name,
-                     const char* argument) {
+std::size_t index_of(const std::array<std::string_view, N>& names,
+                     std::string_view name, const char* argument) {
   std::string known;
   for (std::size_t i = 0; i < N; ++i) {
     if (names[i] == name) return i;

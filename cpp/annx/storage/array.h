@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A growable array of plain values that either owns aligned memory or borrows it from a
 // mapped or loaded file, which it then keeps alive. Reading is the same either way; the
-// first change to a borrowed array copies it. Everything that an index persists lives in
-// these, so loading is borrowing and saving is writing `bytes()`.
+// first change to a borrowed array copies it. Everything that an index persists lives
+// in these, so loading is borrowing and saving is writing `bytes()`.
 #pragma once
 
 #include <algorithm>
