@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The extension module: errors and the parts in their own files.
+#include <cstring>
+
 #include "common.h"
 
 namespace annx::bindings {
@@ -9,7 +11,22 @@ namespace {
 // the translators look them up when they are needed.
 void raise_as(const char* name, const char* what) {
   const py::object type = py::module_::import("annx.errors").attr(name);
-  PyErr_SetString(type.ptr(), what);
+  // A path in the message may hold bytes that are no UTF-8.
+  const auto text = py::reinterpret_steal<py::object>(
+      PyUnicode_DecodeUTF8(what, static_cast<py::ssize_t>(std::strlen(what)),
+                           "backslashreplace"));
+  if (text) PyErr_SetObject(type.ptr(), text.ptr());
+}
+
+// OSError picks its subclass (FileNotFoundError and the like) by errno.
+void raise_os_error(const FileError& error) {
+  const auto path = py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefaultAndSize(
+      error.path().data(), static_cast<py::ssize_t>(error.path().size())));
+  if (!path) return;
+  const int code = error.code().value();
+  const std::string message = error.code().message();
+  const auto arguments = py::make_tuple(code, message, path);
+  PyErr_SetObject(PyExc_OSError, arguments.ptr());
 }
 
 void bind_errors() {
@@ -24,6 +41,8 @@ void bind_errors() {
       raise_as("NotTrainedError", e.what());
     } catch (const FormatError& e) {
       raise_as("FormatError", e.what());
+    } catch (const FileError& e) {
+      raise_os_error(e);
     }
   });
 }
@@ -35,4 +54,5 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.doc() = "Compiled core of annx; the public API is in the annx package.";
   annx::bindings::bind_errors();
   annx::bindings::bind_kernels(m);
+  annx::bindings::bind_storage(m);
 }

@@ -4,5 +4,6 @@
 from __future__ import annotations
 
 from annx.errors import FormatError, NotCalibratedError, NotTrainedError
+from annx.io import load
 
-__all__ = ["FormatError", "NotCalibratedError", "NotTrainedError"]
+__all__ = ["FormatError", "NotCalibratedError", "NotTrainedError", "load"]

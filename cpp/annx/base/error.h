@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The exceptions that the core throws. The bindings map them to Python's:
 // InvalidArgument -> ValueError, UnknownId -> KeyError, NotTrained ->
-// annx.NotTrainedError, FormatError -> annx.FormatError, bad_alloc -> MemoryError.
+// annx.NotTrainedError, FormatError -> annx.FormatError, FileError -> OSError (and its
+// subclass that belongs to errno), bad_alloc -> MemoryError.
 #pragma once
 
 #include <stdexcept>
 #include <string>
+#include <system_error>
 
 namespace annx {
 
@@ -27,6 +29,17 @@ class NotTrained : public std::logic_error {
 class FormatError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
+};
+
+// The operating system refused something about a file; code() is errno's.
+class FileError : public std::system_error {
+ public:
+  FileError(int code, const std::string& path)
+      : std::system_error(code, std::generic_category(), path), path_(path) {}
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
 };
 
 }  // namespace annx

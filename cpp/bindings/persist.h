@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// save, load and bytes for every bound class that offers
+// `void save_to(FileWriter&) const` and `static T load_from(const FileReader&)`.
+#pragma once
+
+#include <span>
+#include <string>
+#include <utility>
+
+#include "annx/storage/file.h"
+#include "common.h"
+
+namespace annx::bindings {
+
+// Adds save(path), to_bytes(), load(path, mmap, verify) and from_bytes(data). A path is
+// str, or bytes in the file system's encoding; `verify` false skips payload checksums.
+template <class T, class... Options>
+void bind_persistence(py::class_<T, Options...>& bound, const char* kind) {
+  bound.def(
+      "save",
+      [kind](const T& self, const std::string& path) {
+        const py::gil_scoped_release release;
+        storage::FileWriter writer(kind);
+        self.save_to(writer);
+        writer.write(path);
+      },
+      py::arg("path"));
+  bound.def("to_bytes", [kind](const T& self) {
+    storage::FileWriter writer(kind);
+    self.save_to(writer);
+    const std::size_t size = writer.size();
+    // Written in place: a second copy of a large index may not fit.
+    PyObject* raw = PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(size));
+    if (raw == nullptr) throw py::error_already_set();
+    auto result = py::reinterpret_steal<py::bytes>(raw);
+    auto* data = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(raw));
+    const py::gil_scoped_release release;
+    writer.write_to({data, size});
+    return result;
+  });
+  bound.def_static(
+      "load",
+      [kind](const std::string& path, bool mmap, bool verify) {
+        const py::gil_scoped_release release;
+        const auto reader = storage::FileReader::open(path, mmap, verify);
+        reader.expect_kind(kind);
+        return T::load_from(reader);
+      },
+      py::arg("path"), py::arg("mmap") = false, py::arg("verify") = true);
+  bound.def_static(
+      "from_bytes",
+      [kind](const py::bytes& data) {
+        const auto view = static_cast<std::string_view>(data);
+        const py::gil_scoped_release release;
+        const auto reader = storage::FileReader::from_bytes(view);
+        reader.expect_kind(kind);
+        return T::load_from(reader);
+      },
+      py::arg("data"));
+}
+
+}  // namespace annx::bindings
