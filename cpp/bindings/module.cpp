@@ -12,9 +12,8 @@ namespace {
 void raise_as(const char* name, const char* what) {
   const py::object type = py::module_::import("annx.errors").attr(name);
   // A path in the message may hold bytes that are no UTF-8.
-  const auto text = py::reinterpret_steal<py::object>(
-      PyUnicode_DecodeUTF8(what, static_cast<py::ssize_t>(std::strlen(what)),
-                           "backslashreplace"));
+  const auto text = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(
+      what, static_cast<py::ssize_t>(std::strlen(what)), "backslashreplace"));
   if (text) PyErr_SetObject(type.ptr(), text.ptr());
 }
 

@@ -15,7 +15,8 @@ static_assert(std::endian::native == std::endian::little,
 
 constexpr std::size_t kLanes = 8;
 constexpr std::size_t kBlock = kLanes * sizeof(std::uint64_t);
-constexpr std::uint64_t kA = 0x9E3779B97F4A7C15ull;  // odd, so multiplying is invertible
+constexpr std::uint64_t kA =
+    0x9E3779B97F4A7C15ull;  // odd, so multiplying is invertible
 constexpr std::uint64_t kB = 0xD1342543DE82EF95ull;
 
 using Lanes = std::array<std::uint64_t, kLanes>;

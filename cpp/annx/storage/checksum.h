@@ -3,11 +3,11 @@
 // change that touches a single 64-bit word, and missing other damage with a chance of
 // about 2^-64.
 //
-// The bytes, padded with zeros to whole 64-byte blocks, are read as little-endian words.
-// Word j of every block feeds lane j of eight:
+// The bytes, padded with zeros to whole 64-byte blocks, are read as little-endian
+// words. Word j of every block feeds lane j of eight:
 //
-//     lane[j] <- rotl(lane[j] ^ (word * kA), 29) * kB          lane[j] = mix64(j + 1) first
-//     h <- length * kA, then for each lane in turn  h <- mix64(h ^ lane[j])
+//     lane[j] <- rotl(lane[j] ^ (word * kA), 29) * kB          lane[j] = mix64(j + 1)
+//     first h <- length * kA, then for each lane in turn  h <- mix64(h ^ lane[j])
 //
 // Each step is a bijection of the word for a given state and of the state for a given
 // word, hence the certainty. The word is multiplied on its own first, so that no few

@@ -98,7 +98,8 @@ bool printable(char c) { return c > ' ' && c < '\x7f'; }
 
 template <std::size_t N>
 void put_name(char (&field)[N], std::string_view name) {
-  if (name.empty() || name.size() > N || !std::all_of(name.begin(), name.end(), printable)) {
+  if (name.empty() || name.size() > N ||
+      !std::all_of(name.begin(), name.end(), printable)) {
     throw std::logic_error("file: '" + std::string(name) + "' is no name of 1 to " +
                            std::to_string(N) + " printable characters");
   }
@@ -192,7 +193,8 @@ void FileWriter::entry(std::uint32_t type, std::string_view name,
                         !valid_utf8(value))) {
     throw std::logic_error("file: meta " + quoted(name) + " is no UTF-8 text");
   }
-  if (entry_names_.size() == kMaxEntries) throw std::logic_error("file: too many entries");
+  if (entry_names_.size() == kMaxEntries)
+    throw std::logic_error("file: too many entries");
   head.type = type;
   head.length = static_cast<std::uint32_t>(value.size());
   append(meta_, head);
@@ -219,8 +221,10 @@ void FileWriter::add(std::string_view name, std::span<const std::byte> bytes) {
   const bool taken =
       name == kMeta || std::any_of(sections_.begin(), sections_.end(),
                                    [&](const Section& s) { return s.name == name; });
-  if (taken) throw std::logic_error("file: section " + quoted(name) + " was given twice");
-  if (sections_.size() + 1 == kMaxSections) throw std::logic_error("file: too many sections");
+  if (taken)
+    throw std::logic_error("file: section " + quoted(name) + " was given twice");
+  if (sections_.size() + 1 == kMaxSections)
+    throw std::logic_error("file: too many sections");
   sections_.push_back({std::string(name), bytes});
 }
 
@@ -246,7 +250,8 @@ std::vector<std::span<const std::byte>> FileWriter::parts(std::string& head) con
     row.checksum = checksum(section.bytes);
     append(table, row);
     if (row.offset != end) {
-      result.push_back(std::span(kZeros).first(static_cast<std::size_t>(row.offset - end)));
+      result.push_back(
+          std::span(kZeros).first(static_cast<std::size_t>(row.offset - end)));
     }
     if (row.length != 0) result.push_back(section.bytes);
     end = row.offset + row.length;
@@ -284,7 +289,8 @@ void FileWriter::write_to(std::span<std::byte> out) const {
   std::string head;
   std::size_t done = 0;
   for (const std::span<const std::byte> part : parts(head)) {
-    if (part.size() > out.size() - done) throw std::logic_error("file: too little room");
+    if (part.size() > out.size() - done)
+      throw std::logic_error("file: too little room");
     std::memcpy(out.data() + done, part.data(), part.size());
     done += part.size();
   }
@@ -387,14 +393,14 @@ struct FileReader::File {
       if (find_section(name) != nullptr) fail(where + "is there twice");
       if (row.reserved != 0) fail(where + "the reserved field is not zero");
       // No sum can overflow: each is compared with what is left of the file.
-      if (row.offset % kAlignment != 0 || row.offset < end || row.offset - end >= kPage ||
-          row.offset > size || row.length > size - row.offset) {
+      if (row.offset % kAlignment != 0 || row.offset < end ||
+          row.offset - end >= kPage || row.offset > size ||
+          row.length > size - row.offset) {
         fail(where + "lies at " + std::to_string(row.offset) + " with length " +
              std::to_string(row.length) + ", which does not fit the file");
       }
-      const std::span<const std::byte> bytes =
-          file.bytes.subspan(static_cast<std::size_t>(row.offset),
-                             static_cast<std::size_t>(row.length));
+      const std::span<const std::byte> bytes = file.bytes.subspan(
+          static_cast<std::size_t>(row.offset), static_cast<std::size_t>(row.length));
       if ((verified || i == 0) && checksum(bytes) != row.checksum) {
         fail(where + "damaged (the checksum differs)");
       }
@@ -402,11 +408,13 @@ struct FileReader::File {
       end = row.offset + row.length;
       sections.push_back({std::string(name), bytes});
     }
-    if (size != align_up(end, kAlignment)) fail("table: the sections do not fill the file");
+    if (size != align_up(end, kAlignment))
+      fail("table: the sections do not fill the file");
     if (verified) check_gap(end, size, "end: ");
   }
 
-  void check_gap(std::uint64_t begin, std::uint64_t end, const std::string& where) const {
+  void check_gap(std::uint64_t begin, std::uint64_t end,
+                 const std::string& where) const {
     if (!all_zero(file.bytes.subspan(static_cast<std::size_t>(begin),
                                      static_cast<std::size_t>(end - begin)))) {
       fail(where + "damaged (the bytes before it are not zero)");
@@ -431,10 +439,10 @@ struct FileReader::File {
                                  static_cast<std::size_t>(padded) - head.length))) {
         fail(where + " is not padded with zeros");
       }
-      const bool fits = head.type == kText
-                            ? valid_utf8(value)
-                            : (head.type == kNumber || head.type == kReal) &&
-                                  head.length == 8;
+      const bool fits =
+          head.type == kText
+              ? valid_utf8(value)
+              : (head.type == kNumber || head.type == kReal) && head.length == 8;
       if (!fits) fail(where + " has an unknown type or a malformed value");
       if (entries.size() == kMaxEntries) fail("section 'meta': too many entries");
       rest = rest.subspan(static_cast<std::size_t>(padded));
@@ -474,7 +482,8 @@ struct FileReader::File {
 
 FileReader FileReader::open(const std::string& path, bool mmap, bool verify_payload) {
   FileBytes file = mmap ? map_file(path) : read_file(path);
-  return FileReader(std::make_shared<const File>(path, std::move(file), verify_payload));
+  return FileReader(
+      std::make_shared<const File>(path, std::move(file), verify_payload));
 }
 
 FileReader FileReader::from_bytes(std::string_view bytes) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The file format (docs/file-format.md has every byte): a header of 64 bytes, a table of
-// sections of 64 bytes each, then the sections, aligned so that they can be used where
-// they are mapped. The first section, "meta", holds the numbers, reals and texts.
+// The file format (docs/file-format.md has every byte): a header of 64 bytes, a table
+// of sections of 64 bytes each, then the sections, aligned so that they can be used
+// where they are mapped. The first section, "meta", holds the numbers, reals and texts.
 //
 //   header   magic, version, number of sections, length of the file, checksum of the
 //            table, kind, checksum of the header
@@ -34,8 +34,9 @@ namespace annx::storage {
 
 inline constexpr std::uint32_t kFormatVersion = 1;
 
-// Names (of entries and sections) are 1 to 32 printable ASCII characters, a kind 1 to 24.
-// A name given twice, or one that is not allowed, is std::logic_error: a mistake in annx.
+// Names (of entries and sections) are 1 to 32 printable ASCII characters, a kind 1
+// to 24. A name given twice, or one that is not allowed, is std::logic_error: a mistake
+// in annx.
 class FileWriter {
  public:
   explicit FileWriter(std::string_view kind);
@@ -75,8 +76,9 @@ class FileWriter {
 class FileReader {
  public:
   // Throws FileError where the file cannot be opened or read, FormatError where it is
-  // no annx file, newer, truncated or damaged. Without `verify_payload` only the header,
-  // the table and meta are checked, and a mapped file's sections are not touched.
+  // no annx file, newer, truncated or damaged. Without `verify_payload` only the
+  // header, the table and meta are checked, and a mapped file's sections are not
+  // touched.
   static FileReader open(const std::string& path, bool mmap, bool verify_payload);
   // Copies the bytes, and verifies all of them.
   static FileReader from_bytes(std::string_view bytes);

@@ -43,8 +43,8 @@ constexpr const char* kSeparators = "/";
 #endif
 
 // A file beside `path` that no other process or thread is likely to choose; opening it
-// exclusively settles the rest. Its name does not grow with the other's, which may be as
-// long as the file system allows.
+// exclusively settles the rest. Its name does not grow with the other's, which may be
+// as long as the file system allows.
 std::string temporary_beside(const std::string& path, std::uint64_t process) {
   static std::atomic<std::uint64_t> counter{0};
   const auto now = std::chrono::system_clock::now().time_since_epoch().count();
@@ -101,10 +101,9 @@ class Handle {
 };
 
 HANDLE open_for_reading(const std::string& path, std::size_t& size) {
-  const HANDLE handle = CreateFileW(
-      wide(path).c_str(), GENERIC_READ,
-      FILE_SHARE_READ | FILE_SHARE_DELETE, nullptr, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL,
-      nullptr);
+  const HANDLE handle =
+      CreateFileW(wide(path).c_str(), GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_DELETE,
+                  nullptr, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, nullptr);
   if (handle == INVALID_HANDLE_VALUE) throw FileError(last_errno(), path);
   LARGE_INTEGER bytes;
   if (!GetFileSizeEx(handle, &bytes)) {
@@ -151,8 +150,8 @@ int open_retrying(const char* path, int flags, mode_t mode = 0) {
   return fd;
 }
 
-// Only a regular file has a size that can be trusted. Without O_NONBLOCK, opening a pipe
-// would wait for its writer.
+// Only a regular file has a size that can be trusted. Without O_NONBLOCK, opening a
+// pipe would wait for its writer.
 int open_for_reading(const std::string& path, std::size_t& size) {
   Descriptor file(open_retrying(path.c_str(), O_RDONLY | O_NONBLOCK));
   if (file.get() < 0) throw FileError(errno, path);
@@ -243,8 +242,8 @@ FileBytes map_file(const std::string& path) {
   const Handle mapping(
       CreateFileMappingW(file.get(), nullptr, PAGE_READONLY, 0, 0, nullptr));
   if (!mapping.valid()) throw FileError(last_errno(), path);
-  auto view = std::make_shared<View>(
-      MapViewOfFile(mapping.get(), FILE_MAP_READ, 0, 0, 0));
+  auto view =
+      std::make_shared<View>(MapViewOfFile(mapping.get(), FILE_MAP_READ, 0, 0, 0));
   if (view->data == nullptr) throw FileError(last_errno(), path);
   return {{static_cast<const std::byte*>(view->data), size}, view};
 }
@@ -253,8 +252,7 @@ FileBytes map_file(const std::string& path) {
 void replace_file(const std::string& path,
                   std::span<const std::span<const std::byte>> parts) {
   const std::wstring target = wide(path);
-  const std::wstring temporary = 
-      wide(temporary_beside(path, GetCurrentProcessId()));
+  const std::wstring temporary = wide(temporary_beside(path, GetCurrentProcessId()));
   Handle file(CreateFileW(temporary.c_str(), GENERIC_WRITE, 0, nullptr, CREATE_NEW,
                           FILE_ATTRIBUTE_NORMAL, nullptr));
   if (!file.valid()) throw FileError(last_errno(), path);

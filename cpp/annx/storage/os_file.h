@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the file format needs of the operating system: a file's bytes, read or mapped, and
-// the atomic replacement of a file. Paths are in the file system's encoding (UTF-8 on
-// Windows). Failures throw FileError with errno's value.
+// What the file format needs of the operating system: a file's bytes, read or mapped,
+// and the atomic replacement of a file. Paths are in the file system's encoding (UTF-8
+// on Windows). Failures throw FileError with errno's value.
 #pragma once
 
 #include <cstddef>
@@ -29,9 +29,9 @@ FileBytes map_file(const std::string& path);
 
 // Makes `path` a file of these parts, one after the other: they go to a temporary file
 // in the same folder, which is flushed to the device and then renamed, so that a crash
-// at any moment leaves the old file or the new one. A failure removes the temporary file
-// and leaves the old one. A symbolic link is followed; an existing file's permissions
-// are kept. What exists and is no regular file is refused.
+// at any moment leaves the old file or the new one. A failure removes the temporary
+// file and leaves the old one. A symbolic link is followed; an existing file's
+// permissions are kept. What exists and is no regular file is refused.
 void replace_file(const std::string& path,
                   std::span<const std::span<const std::byte>> parts);
 
