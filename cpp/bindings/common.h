@@ -59,5 +59,6 @@ class PyMonitor final : public Monitor {
 
 void bind_kernels(py::module_& m);
 void bind_storage(py::module_& m);
+void bind_flat(py::module_& m);
 
 }  // namespace annx::bindings

@@ -5,5 +5,13 @@ from __future__ import annotations
 
 from annx.errors import FormatError, NotCalibratedError, NotTrainedError
 from annx.io import load
+from annx.results import RadiusResult, SearchResult
 
-__all__ = ["FormatError", "NotCalibratedError", "NotTrainedError", "load"]
+__all__ = [
+    "FormatError",
+    "NotCalibratedError",
+    "NotTrainedError",
+    "RadiusResult",
+    "SearchResult",
+    "load",
+]
