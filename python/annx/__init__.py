@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from annx._core import __version__
 from annx.errors import FormatError, NotCalibratedError, NotTrainedError
 from annx.io import load
 from annx.results import RadiusResult, SearchResult
@@ -13,5 +14,6 @@ __all__ = [
     "NotTrainedError",
     "RadiusResult",
     "SearchResult",
+    "__version__",
     "load",
 ]
