@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if defined(__linux__)
@@ -219,7 +220,9 @@ void parallel_for(std::size_t n, std::size_t threads, std::size_t grain,
     }
     lock.lock();
   }
-  if (job->error) std::rethrow_exception(job->error);
+  // Taken out of the job: a worker may be the last to let go of that, and an exception
+  // that holds Python objects must not die on a thread of the pool.
+  if (job->error) std::rethrow_exception(std::exchange(job->error, nullptr));
 }
 
 }  // namespace annx
