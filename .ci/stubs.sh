@@ -14,7 +14,9 @@ fresh=$out/_core.pyi
   echo "# SPDX-License-Identifier: Apache-2.0"
   echo "# Written by .ci/stubs.sh; do not edit."
   # The version is stated in pyproject.toml and would be stale here.
-  sed -e "s/^__version__: str = .*/__version__: str/" "$out/annx/_core.pyi"
+  # pybind11 takes bytes for a std::string as well, which paths outside UTF-8 need.
+  sed -E -e "s/^__version__: str = .*/__version__: str/" \
+    -e "s/\bpath: str([,)])/path: str | bytes\1/" "$out/annx/_core.pyi"
 } >"$fresh"
 
 if [[ ${1:-} == --check ]]; then

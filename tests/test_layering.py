@@ -2,8 +2,9 @@
 """The source tree keeps its layers.
 
 `base <- kernels <- storage <- codec <- search <- graph <- index <- bindings <- python`:
-a layer uses those to its left only. Every rule is a function from a file's path and text
-to the list of what is wrong with it, and every rule is shown a file that breaks it.
+a layer uses those to its left only. Every rule is a function from a file's path and
+text to the list of what is wrong with it, and every rule is shown a file that breaks
+it.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def pybind_outside_bindings(path: str, text: str) -> list[str]:
 
 
 def intrinsics_outside_simd(path: str, text: str) -> list[str]:
-    """Vector intrinsics belong to kernels/simd_*.h; dispatch.cpp alone asks for cpuid."""
+    """Vector intrinsics belong to kernels/simd_*.h; dispatch.cpp asks for cpuid."""
     if not path.startswith("cpp/") or re.fullmatch(
         r"cpp/annx/kernels/simd_\w+\.h", path
     ):
@@ -102,7 +103,7 @@ def heavy_headers(path: str, text: str) -> list[str]:
 
 
 def isa_unit_includes(path: str, text: str) -> list[str]:
-    """An isa_*.cpp sees primitives, the table and the loops, and nothing that emits code.
+    """An isa_*.cpp sees primitives, the table and the loops, nothing that emits code.
 
     An inline function of the standard library compiled there with AVX-512 could be the
     copy that the linker keeps for the whole program.

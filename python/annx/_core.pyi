@@ -4,7 +4,15 @@
 Compiled core of annx; the public API is in the annx package.
 """
 from __future__ import annotations
-__all__: list[str] = ['isa', 'isas']
+__all__: list[str] = ['file_checksum', 'file_kind', 'isa', 'isas']
+def file_checksum(data: bytes) -> int:
+    """
+    The checksum of the file format, for tests.
+    """
+def file_kind(path: str | bytes) -> str:
+    """
+    The kind of object that a file holds, from its header.
+    """
 def isa() -> str:
     """
     Name of the instruction set in use.
