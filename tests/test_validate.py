@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
 import pytest
-from annx import _validate as v
 from hypothesis import given
+
+from annx import _validate as v
 from strategies import lay_out, layouts, make_rows, row_sets, seeds, small_dims
 
 ml_dtypes = pytest.importorskip("ml_dtypes")

@@ -4,7 +4,13 @@
 Compiled core of annx; the public API is in the annx package.
 """
 from __future__ import annotations
-__all__: list[str] = ['file_checksum', 'file_kind', 'isa', 'isas']
+import numpy
+import typing
+__all__: list[str] = ['check_rows', 'file_checksum', 'file_kind', 'isa', 'isas']
+def check_rows(rows: numpy.ndarray, dtype: str, dim: typing.SupportsInt | typing.SupportsIndex, name: str) -> None:
+    """
+    Raise ValueError at NaN, infinity, a squared norm beyond float32 or stray bits.
+    """
 def file_checksum(data: bytes) -> int:
     """
     The checksum of the file format, for tests.

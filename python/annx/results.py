@@ -53,7 +53,7 @@ class SearchResult:
         and ``"jaccard"`` (the similarity); otherwise the negated distance.
         """
         if self.metric in ("cosine", "jaccard"):
-            return np.subtract(np.float32(1), self.distances)
+            return np.float32(1) - self.distances
         return np.negative(self.distances)
 
 
