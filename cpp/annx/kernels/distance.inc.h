@@ -1,135 +1,236 @@
 // SPDX-License-Identifier: Apache-2.0
-// The distance loops, written once over the primitives of simd_*.h. Included by every
-// isa_*.cpp after its primitives, with ANNX_ISA_NS set to the instruction set's namespace.
+// The loops over float rows, written once over the primitives of simd_*.h: l2, dot, l1,
+// cosine's two sums and squared norms (see table.h for the order of the sums).
+//
+// A group of kFloatGroup rows is summed at a time: the query is loaded once for all, and
+// there are enough independent sums to hide the latency of a fused multiply-add. Each
+// row's lanes are its own, so a row's result is the same in a group and by itself.
+//
+// Primitives used: V (kWidth float lanes, kRegs of them make the 32), v_zero, v_add,
+// v_sub, v_abs, v_fma, Load*::full and ::part, v_fold, prefetch.
 
 namespace annx::kernels::ANNX_ISA_NS {
 namespace {
 
 struct TermL2 {
-  static F32 add(F32 q, F32 x, F32 s) {
-    const F32 d = f32_sub(q, x);
-    return f32_fma(d, d, s);
+  static constexpr bool kUsesQuery = true;
+  static ANNX_INLINE V add(V q, V x, V s) {
+    const V d = v_sub(q, x);
+    return v_fma(d, d, s);
   }
 };
 struct TermDot {
-  static F32 add(F32 q, F32 x, F32 s) { return f32_fma(q, x, s); }
+  static constexpr bool kUsesQuery = true;
+  static ANNX_INLINE V add(V q, V x, V s) { return v_fma(q, x, s); }
 };
 struct TermL1 {
-  static F32 add(F32 q, F32 x, F32 s) { return f32_add(s, f32_abs(f32_sub(q, x))); }
+  static constexpr bool kUsesQuery = true;
+  static ANNX_INLINE V add(V q, V x, V s) { return v_add(s, v_abs(v_sub(q, x))); }
+};
+struct TermSquare {
+  static constexpr bool kUsesQuery = false;
+  static ANNX_INLINE V add(V, V x, V s) { return v_fma(x, x, s); }
 };
 
-// One row: element i to lane i % 32, in order of i (see table.h).
-template <class Term, class Load>
-inline float float_pair(const float* query, const std::byte* row, std::size_t dim) {
+// out[r] = sum over the elements of Term(query, rows[r]) for R rows.
+template <class Term, class Load, int R>
+ANNX_INLINE void float_group(const float* query, const std::byte* const* rows,
+                             std::size_t dim, float* out) {
   const auto* q = reinterpret_cast<const std::byte*>(query);
-  F32 s = f32_zero();
+  V s[R][kRegs];
+  ANNX_UNROLL
+  for (int r = 0; r < R; ++r) {
+    ANNX_UNROLL
+    for (int j = 0; j < kRegs; ++j) s[r][j] = v_zero();
+  }
   std::size_t i = 0;
   for (; i + 32 <= dim; i += 32) {
-    s = Term::add(f32_load<LoadF32>(q + i * 4), f32_load<Load>(row + i * Load::kBytes), s);
+    ANNX_UNROLL
+    for (int j = 0; j < kRegs; ++j) {
+      const std::size_t at = i + static_cast<std::size_t>(j * kWidth);
+      V qv = v_zero();
+      if constexpr (Term::kUsesQuery) qv = LoadF32::full(q + at * 4);
+      ANNX_UNROLL
+      for (int r = 0; r < R; ++r) {
+        s[r][j] = Term::add(qv, Load::full(rows[r] + at * Load::kBytes), s[r][j]);
+      }
+    }
   }
-  if (i < dim) {
-    s = Term::add(f32_load_n<LoadF32>(q + i * 4, dim - i),
-                  f32_load_n<Load>(row + i * Load::kBytes, dim - i), s);
+  // The tail goes to the same lanes: whole registers first, then a part of one.
+  ANNX_UNROLL
+  for (int j = 0; j < kRegs; ++j) {
+    if (i >= dim) break;
+    const std::size_t left = dim - i;
+    if (left >= static_cast<std::size_t>(kWidth)) {
+      V qv = v_zero();
+      if constexpr (Term::kUsesQuery) qv = LoadF32::full(q + i * 4);
+      ANNX_UNROLL
+      for (int r = 0; r < R; ++r) {
+        s[r][j] = Term::add(qv, Load::full(rows[r] + i * Load::kBytes), s[r][j]);
+      }
+    } else {
+      V qv = v_zero();
+      if constexpr (Term::kUsesQuery) qv = LoadF32::part(q, i, left, dim);
+      ANNX_UNROLL
+      for (int r = 0; r < R; ++r) {
+        s[r][j] = Term::add(qv, Load::part(rows[r], i, left, dim), s[r][j]);
+      }
+    }
+    i += static_cast<std::size_t>(kWidth);
   }
-  return f32_fold(s);
+  v_fold<R>(s, out);
+}
+
+// Both of cosine's sums for one row, which has as many independent sums as two rows.
+template <class Load>
+ANNX_INLINE void float_cosine(const float* query, const std::byte* row, std::size_t dim,
+                              float* dot, float* square) {
+  const auto* q = reinterpret_cast<const std::byte*>(query);
+  V s[2][kRegs];
+  ANNX_UNROLL
+  for (int j = 0; j < kRegs; ++j) s[0][j] = s[1][j] = v_zero();
+  std::size_t i = 0;
+  for (; i + 32 <= dim; i += 32) {
+    ANNX_UNROLL
+    for (int j = 0; j < kRegs; ++j) {
+      const std::size_t at = i + static_cast<std::size_t>(j * kWidth);
+      const V x = Load::full(row + at * Load::kBytes);
+      s[0][j] = v_fma(LoadF32::full(q + at * 4), x, s[0][j]);
+      s[1][j] = v_fma(x, x, s[1][j]);
+    }
+  }
+  ANNX_UNROLL
+  for (int j = 0; j < kRegs; ++j) {
+    if (i >= dim) break;
+    const std::size_t left = dim - i;
+    const bool whole = left >= static_cast<std::size_t>(kWidth);
+    const V x =
+        whole ? Load::full(row + i * Load::kBytes) : Load::part(row, i, left, dim);
+    const V y = whole ? LoadF32::full(q + i * 4) : LoadF32::part(q, i, left, dim);
+    s[0][j] = v_fma(y, x, s[0][j]);
+    s[1][j] = v_fma(x, x, s[1][j]);
+    i += static_cast<std::size_t>(kWidth);
+  }
+  float sums[2];
+  v_fold<2>(s, sums);
+  *dot = sums[0];
+  *square = sums[1];
+}
+
+// Calls body(first, R as a constant) for whole groups, then for single rows.
+template <int R, class Group, class Single>
+ANNX_INLINE void for_groups(std::size_t count, Group group, Single single) {
+  std::size_t i = 0;
+  if constexpr (R > 1) {
+    for (; i + R <= count; i += R) group(i);
+  }
+  for (; i < count; ++i) single(i);
 }
 
 template <class Term, class Load>
 void float_rows(const float* query, const std::byte* rows, std::size_t stride,
                 std::size_t count, std::size_t dim, float* out) {
-  for (std::size_t i = 0; i < count; ++i) {
-    out[i] = float_pair<Term, Load>(query, rows + i * stride, dim);
-  }
+  for_groups<kFloatGroup>(
+      count,
+      [&](std::size_t i) {
+        const std::byte* group[kFloatGroup];
+        ANNX_UNROLL
+        for (int r = 0; r < kFloatGroup; ++r) {
+          group[r] = rows + (i + static_cast<std::size_t>(r)) * stride;
+        }
+        float_group<Term, Load, kFloatGroup>(query, group, dim, out + i);
+      },
+      [&](std::size_t i) {
+        const std::byte* row = rows + i * stride;
+        float_group<Term, Load, 1>(query, &row, dim, out + i);
+      });
 }
 
-// Rows this far ahead in the list are asked for while the current one is summed.
-inline constexpr std::size_t kAhead = 4;
+// --- gathered rows ------------------------------------------------------------------
 
-inline void prefetch_row(const std::byte* row, std::size_t bytes) {
-  for (std::size_t offset = 0; offset < bytes; offset += 64) prefetch(row + offset);
-}
-
-template <class Pair, class Out, class Query>
-void gather(const Query* query, const std::byte* rows, std::size_t stride,
-            const std::uint32_t* slots, std::size_t count, std::size_t dim,
-            std::size_t bytes, Out* out) {
-  const std::size_t head = count < kAhead ? count : kAhead;
-  for (std::size_t i = 0; i < head; ++i) prefetch_row(rows + slots[i] * stride, bytes);
-  for (std::size_t i = 0; i < count; ++i) {
-    if (i + kAhead < count) prefetch_row(rows + slots[i + kAhead] * stride, bytes);
-    out[i] = Pair::of(query, rows + slots[i] * stride, dim);
+// Asks for the rows of a list a fixed number of bytes before they are summed.
+class Ahead {
+ public:
+  ANNX_INLINE Ahead(const std::byte* rows, std::size_t stride, const std::uint32_t* slots,
+                    std::size_t count, std::size_t bytes)
+      : rows_(rows), stride_(stride), slots_(slots), count_(count), bytes_(bytes) {
+    std::size_t depth = kAheadBytes / (bytes + 64);
+    depth = depth < 2 ? 2 : depth > kAheadRows ? kAheadRows : depth;
+    to(depth);
+    depth_ = depth;
   }
-}
+  // Called before rows up to `end` are summed.
+  ANNX_INLINE void before(std::size_t end) { to(end + depth_); }
 
-template <class Term, class Load>
-struct FloatPair {
-  static float of(const float* q, const std::byte* row, std::size_t dim) {
-    return float_pair<Term, Load>(q, row, dim);
+ private:
+  // Enough bytes in flight to hide the latency of memory, few enough to stay in L1.
+  static constexpr std::size_t kAheadBytes = 4096;
+  static constexpr std::size_t kAheadRows = 16;
+
+  ANNX_INLINE void to(std::size_t end) {
+    if (end > count_) end = count_;
+    for (; next_ < end; ++next_) {
+      const std::byte* row = rows_ + slots_[next_] * stride_;
+      for (std::size_t offset = 0; offset < bytes_; offset += 64) prefetch(row + offset);
+      // A row that does not begin on a cache line ends on one more.
+      if (bytes_ != 0) prefetch(row + bytes_ - 1);
+    }
   }
+
+  const std::byte* rows_;
+  std::size_t stride_;
+  const std::uint32_t* slots_;
+  std::size_t count_;
+  std::size_t bytes_;
+  std::size_t depth_ = 0;
+  std::size_t next_ = 0;
 };
+
 template <class Term, class Load>
 void float_gather(const float* query, const std::byte* rows, std::size_t stride,
                   const std::uint32_t* slots, std::size_t count, std::size_t dim,
                   float* out) {
-  gather<FloatPair<Term, Load>>(query, rows, stride, slots, count, dim,
-                                dim * Load::kBytes, out);
+  Ahead ahead(rows, stride, slots, count, dim * Load::kBytes);
+  for_groups<kGatherGroup>(
+      count,
+      [&](std::size_t i) {
+        const std::byte* group[kGatherGroup];
+        ahead.before(i + kGatherGroup);
+        ANNX_UNROLL
+        for (int r = 0; r < kGatherGroup; ++r) {
+          group[r] = rows + slots[i + static_cast<std::size_t>(r)] * stride;
+        }
+        float_group<Term, Load, kGatherGroup>(query, group, dim, out + i);
+      },
+      [&](std::size_t i) {
+        const std::byte* row = rows + slots[i] * stride;
+        float_group<Term, Load, 1>(query, &row, dim, out + i);
+      });
 }
 
 template <class Load>
-struct ByteL2 {
-  static std::int32_t of(const std::byte* q, const std::byte* row, std::size_t dim) {
-    return i32_fold(i32_l2<Load>(q, row, dim, i32_zero()));
+void float_cosine_rows(const float* query, const std::byte* rows, std::size_t stride,
+                       std::size_t count, std::size_t dim, float* dots, float* squares) {
+  for (std::size_t i = 0; i < count; ++i) {
+    float_cosine<Load>(query, rows + i * stride, dim, dots + i, squares + i);
   }
-};
-template <class Load>
-struct ByteDot {
-  static std::int32_t of(const std::byte* q, const std::byte* row, std::size_t dim) {
-    return i32_fold(i32_dot<Load>(q, row, dim, i32_zero()));
-  }
-};
-template <class Load>
-struct ByteL1 {
-  static std::int32_t of(const std::byte* q, const std::byte* row, std::size_t dim) {
-    return i32_fold(i32_l1<Load>(q, row, dim, i32_zero()));
-  }
-};
-
-template <class Pair>
-void byte_rows(const std::byte* query, const std::byte* rows, std::size_t stride,
-               std::size_t count, std::size_t dim, std::int32_t* out) {
-  for (std::size_t i = 0; i < count; ++i) out[i] = Pair::of(query, rows + i * stride, dim);
 }
-template <class Pair>
-void byte_gather(const std::byte* query, const std::byte* rows, std::size_t stride,
-                 const std::uint32_t* slots, std::size_t count, std::size_t dim,
-                 std::int32_t* out) {
-  gather<Pair>(query, rows, stride, slots, count, dim, dim, out);
+template <class Load>
+void float_cosine_gather(const float* query, const std::byte* rows, std::size_t stride,
+                         const std::uint32_t* slots, std::size_t count, std::size_t dim,
+                         float* dots, float* squares) {
+  Ahead ahead(rows, stride, slots, count, dim * Load::kBytes);
+  for (std::size_t i = 0; i < count; ++i) {
+    ahead.before(i + 1);
+    float_cosine<Load>(query, rows + slots[i] * stride, dim, dots + i, squares + i);
+  }
 }
 
-#define ANNX_FLOAT_ROW(kernel, Term) \
-  { &kernel<Term, LoadF32>, &kernel<Term, LoadF16>, &kernel<Term, LoadBF16> }
-#define ANNX_BYTE_ROW(kernel, Pair) \
-  { &kernel<Pair<LoadI8>>, &kernel<Pair<LoadU8>> }
-
-constexpr KernelTable make_table(const char* isa) {
-  return KernelTable{
-      isa,
-      {ANNX_FLOAT_ROW(float_rows, TermL2), ANNX_FLOAT_ROW(float_rows, TermDot),
-       ANNX_FLOAT_ROW(float_rows, TermL1)},
-      {ANNX_FLOAT_ROW(float_gather, TermL2), ANNX_FLOAT_ROW(float_gather, TermDot),
-       ANNX_FLOAT_ROW(float_gather, TermL1)},
-      {ANNX_BYTE_ROW(byte_rows, ByteL2), ANNX_BYTE_ROW(byte_rows, ByteDot),
-       ANNX_BYTE_ROW(byte_rows, ByteL1)},
-      {ANNX_BYTE_ROW(byte_gather, ByteL2), ANNX_BYTE_ROW(byte_gather, ByteDot),
-       ANNX_BYTE_ROW(byte_gather, ByteL1)},
-  };
+template <class Load>
+void float_squares(const std::byte* rows, std::size_t stride, std::size_t count,
+                   std::size_t dim, float* out) {
+  float_rows<TermSquare, Load>(nullptr, rows, stride, count, dim, out);
 }
 
 }  // namespace
-
-const KernelTable& table() {
-  static constexpr KernelTable kTable = make_table(ANNX_ISA_NAME);
-  return kTable;
-}
-
 }  // namespace annx::kernels::ANNX_ISA_NS

@@ -3,17 +3,22 @@
 // dispatch.h picks one at run time.
 //
 // Common contract. Pointers are valid for the stated extent and need no alignment.
-// Outputs do not alias inputs. Kernels never allocate, never throw and read nothing
-// outside the rows that they are given (tails are masked, never over-read).
+// Outputs do not alias inputs. Kernels never allocate, never throw, keep no state (any
+// number of threads may call them) and read nothing outside the rows that they are given
+// (tails are masked or loaded again from within the row, never over-read). `count`, `dim`
+// and `bytes` may be 0. Strides are in bytes and may be any number.
 //
 // Accumulation. Float kernels hold 32 partial sums: element i goes to lane i % 32 by one
 // fused multiply-add in order of i, and the lanes are folded 32 -> 8 -> 4 -> 2 -> 1:
 //   s8[j] = (l[j] + l[j+8]) + (l[j+16] + l[j+24]); s4[j] = s8[j] + s8[j+4];
-//   s2[j] = s4[j] + s4[j+2]; s = s2[0] + s2[1].
-// So every instruction set gives the same bits, and one row's distance does not depend on
-// the rows beside it: this is the canonical distance of DESIGN.md. Against exact
-// arithmetic the error is at most (dim / 32 + 6) * 2^-24 * sum |terms|.
-// 8-bit kernels are exact in int32; dim must be at most kMaxDim8.
+//   s2[j] = s4[j] + s4[j+2]; s = (s2[0] + s2[1]) + 0, so that a zero is never negative.
+// l1 adds |q - x| instead of a fused multiply-add. So every instruction set gives the
+// same bits, and one row's distance does not depend on the rows beside it: this is the
+// canonical distance of DESIGN.md. Against exact arithmetic on the given elements the
+// error is at most (dim / 32 + 8) * 2^-24 * sum |terms| (underflow aside): one rounding
+// for each step of a lane, at most two for the term's subtraction, six for the fold.
+// 8-bit kernels are exact in int32; dim must be at most kMaxDim8. Bit kernels are exact;
+// rows must be shorter than 2^24 bits.
 #pragma once
 
 #include <cstddef>
@@ -39,19 +44,88 @@ using FloatRows = void (*)(const float* query, const std::byte* rows, std::size_
 using FloatGather = void (*)(const float* query, const std::byte* rows,
                              std::size_t stride, const std::uint32_t* slots,
                              std::size_t count, std::size_t dim, float* out);
+// In one pass over row i: dots[i] = <query, row i>, squares[i] = <row i, row i>, each
+// canonical. For cosine on rows whose norms are not stored.
+using FloatCosineRows = void (*)(const float* query, const std::byte* rows,
+                                 std::size_t stride, std::size_t count, std::size_t dim,
+                                 float* dots, float* squares);
+using FloatCosineGather = void (*)(const float* query, const std::byte* rows,
+                                   std::size_t stride, const std::uint32_t* slots,
+                                   std::size_t count, std::size_t dim, float* dots,
+                                   float* squares);
+// out[i] = <row i, row i>, the same bits as FloatCosineRows gives.
+using FloatSquares = void (*)(const std::byte* rows, std::size_t stride,
+                              std::size_t count, std::size_t dim, float* out);
+
 using ByteRows = void (*)(const std::byte* query, const std::byte* rows,
                           std::size_t stride, std::size_t count, std::size_t dim,
                           std::int32_t* out);
 using ByteGather = void (*)(const std::byte* query, const std::byte* rows,
                             std::size_t stride, const std::uint32_t* slots,
                             std::size_t count, std::size_t dim, std::int32_t* out);
+using ByteCosineRows = void (*)(const std::byte* query, const std::byte* rows,
+                                std::size_t stride, std::size_t count, std::size_t dim,
+                                std::int32_t* dots, std::int32_t* squares);
+using ByteCosineGather = void (*)(const std::byte* query, const std::byte* rows,
+                                  std::size_t stride, const std::uint32_t* slots,
+                                  std::size_t count, std::size_t dim, std::int32_t* dots,
+                                  std::int32_t* squares);
+using ByteSquares = void (*)(const std::byte* rows, std::size_t stride,
+                             std::size_t count, std::size_t dim, std::int32_t* out);
+// out[i * out_stride + j] = op(query i, row j); out_stride counts elements.
+using ByteBlock = void (*)(const std::byte* queries, std::size_t query_stride,
+                           std::size_t query_count, const std::byte* rows,
+                           std::size_t row_stride, std::size_t row_count, std::size_t dim,
+                           std::int32_t* out, std::size_t out_stride);
+
+// Packed bits, `bytes` bytes a row. Hamming: the number of differing bits. Jaccard:
+// (|q or x| - |q and x|) / |q or x| as one correctly rounded division, 0 if both are empty.
+using HammingRows = ByteRows;
+using HammingGather = ByteGather;
+using HammingBlock = ByteBlock;
+using JaccardRows = void (*)(const std::byte* query, const std::byte* rows,
+                             std::size_t stride, std::size_t count, std::size_t bytes,
+                             float* out);
+using JaccardGather = void (*)(const std::byte* query, const std::byte* rows,
+                               std::size_t stride, const std::uint32_t* slots,
+                               std::size_t count, std::size_t bytes, float* out);
+using JaccardBlock = void (*)(const std::byte* queries, std::size_t query_stride,
+                              std::size_t query_count, const std::byte* rows,
+                              std::size_t row_stride, std::size_t row_count,
+                              std::size_t bytes, float* out, std::size_t out_stride);
+
+// out[i] = 1 - dots[i] / (sqrt(query_square) * sqrt(squares[i])), each operation rounded;
+// 1 where either square is 0. Two roots, because the product of the squares can overflow.
+using CosineFinish = void (*)(float query_square, const float* dots, const float* squares,
+                              std::size_t count, float* out);
+
+// n elements; float32 to the narrow type rounds to nearest, ties to even, overflow gives
+// infinity, a NaN stays a NaN. The other direction is exact.
+using Narrow = void (*)(const float* in, std::size_t n, std::byte* out);
+using Widen = void (*)(const std::byte* in, std::size_t n, float* out);
 
 struct KernelTable {
   const char* isa;
   FloatRows float_rows[kOpCount][kFloatTypes];
   FloatGather float_gather[kOpCount][kFloatTypes];
+  FloatCosineRows float_cosine_rows[kFloatTypes];
+  FloatCosineGather float_cosine_gather[kFloatTypes];
+  FloatSquares float_squares[kFloatTypes];
   ByteRows byte_rows[kOpCount][kByteTypes];
   ByteGather byte_gather[kOpCount][kByteTypes];
+  ByteBlock byte_block[kOpCount][kByteTypes];
+  ByteCosineRows byte_cosine_rows[kByteTypes];
+  ByteCosineGather byte_cosine_gather[kByteTypes];
+  ByteSquares byte_squares[kByteTypes];
+  HammingRows hamming_rows;
+  HammingGather hamming_gather;
+  HammingBlock hamming_block;
+  JaccardRows jaccard_rows;
+  JaccardGather jaccard_gather;
+  JaccardBlock jaccard_block;
+  CosineFinish cosine_finish;
+  Narrow narrow[kFloatTypes];  // indexed by the narrow type; float32 is a copy
+  Widen widen[kFloatTypes + kByteTypes];  // as annx::DType: 3 int8, 4 uint8
 };
 
 }  // namespace annx::kernels

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loops over 8-bit rows, exact in int32, written once over the primitives of
+// simd_*.h. Included after distance.inc.h, whose for_groups and Ahead it uses.
+//
+// Primitives used: B (kByteStep bytes), b_load, b_part (the last n < kByteStep bytes of a
+// row, other lanes zero in query and row alike, so that they add nothing), I (int32
+// sums), i_zero, i_fold; and per operation and type a term Byte*<T> with
+//   Query       what is kept of kByteStep bytes of the query,
+//   kSums       sums a row needs: 1, or 2 where a row's own correction is needed,
+//   query(B), add(Query, B, I), and Shared: sums over the query alone, added once a
+//   group and combined by `finish` (VNNI needs it for the sign).
+
+namespace annx::kernels::ANNX_ISA_NS {
+namespace {
+
+// out[a * out_stride + r] = Term(queries[a], rows[r]) for Q queries and R rows.
+template <class Term, int Q, int R>
+ANNX_INLINE void byte_tile(const std::byte* const* queries, const std::byte* const* rows,
+                           std::size_t dim, std::int32_t* out, std::size_t out_stride) {
+  I s[Q][R];
+  typename Term::Shared shared[Q];
+  ANNX_UNROLL
+  for (int a = 0; a < Q; ++a) {
+    ANNX_UNROLL
+    for (int r = 0; r < R; ++r) s[a][r] = i_zero();
+  }
+  std::size_t i = 0;
+  for (; i + kByteStep <= dim; i += kByteStep) {
+    typename Term::Query q[Q];
+    ANNX_UNROLL
+    for (int a = 0; a < Q; ++a) {
+      const B bytes = b_load(queries[a] + i);
+      q[a] = Term::query(bytes);
+      shared[a].add(bytes);
+    }
+    ANNX_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const typename Term::Row x = Term::row(b_load(rows[r] + i));
+      ANNX_UNROLL
+      for (int a = 0; a < Q; ++a) s[a][r] = Term::add(q[a], x, s[a][r]);
+    }
+  }
+  if (i < dim) {
+    typename Term::Query q[Q];
+    ANNX_UNROLL
+    for (int a = 0; a < Q; ++a) {
+      const B bytes = b_part(queries[a], i, dim - i, dim);
+      q[a] = Term::query(bytes);
+      shared[a].add(bytes);
+    }
+    ANNX_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const typename Term::Row x = Term::row(b_part(rows[r], i, dim - i, dim));
+      ANNX_UNROLL
+      for (int a = 0; a < Q; ++a) s[a][r] = Term::add(q[a], x, s[a][r]);
+    }
+  }
+  ANNX_UNROLL
+  for (int a = 0; a < Q; ++a) {
+    ANNX_UNROLL
+    for (int r = 0; r < R; ++r) s[a][r] = shared[a].finish(s[a][r]);
+    i_fold<R>(s[a], out + static_cast<std::size_t>(a) * out_stride);
+  }
+}
+
+template <class Term>
+void byte_rows(const std::byte* query, const std::byte* rows, std::size_t stride,
+               std::size_t count, std::size_t dim, std::int32_t* out) {
+  for_groups<kByteGroup>(
+      count,
+      [&](std::size_t i) {
+        const std::byte* group[kByteGroup];
+        ANNX_UNROLL
+        for (int r = 0; r < kByteGroup; ++r) {
+          group[r] = rows + (i + static_cast<std::size_t>(r)) * stride;
+        }
+        byte_tile<Term, 1, kByteGroup>(&query, group, dim, out + i, 0);
+      },
+      [&](std::size_t i) {
+        const std::byte* row = rows + i * stride;
+        byte_tile<Term, 1, 1>(&query, &row, dim, out + i, 0);
+      });
+}
+
+template <class Term>
+void byte_gather(const std::byte* query, const std::byte* rows, std::size_t stride,
+                 const std::uint32_t* slots, std::size_t count, std::size_t dim,
+                 std::int32_t* out) {
+  Ahead ahead(rows, stride, slots, count, dim);
+  for_groups<kByteGroup>(
+      count,
+      [&](std::size_t i) {
+        const std::byte* group[kByteGroup];
+        ahead.before(i + kByteGroup);
+        ANNX_UNROLL
+        for (int r = 0; r < kByteGroup; ++r) {
+          group[r] = rows + slots[i + static_cast<std::size_t>(r)] * stride;
+        }
+        byte_tile<Term, 1, kByteGroup>(&query, group, dim, out + i, 0);
+      },
+      [&](std::size_t i) {
+        const std::byte* row = rows + slots[i] * stride;
+        byte_tile<Term, 1, 1>(&query, &row, dim, out + i, 0);
+      });
+}
+
+// Tiles of two queries by kByteTileRows rows; the rows of a tile stay in cache for the
+// next pair of queries when rows are taken in strips.
+template <class Term>
+void byte_block(const std::byte* queries, std::size_t query_stride,
+                std::size_t query_count, const std::byte* rows, std::size_t row_stride,
+                std::size_t row_count, std::size_t dim, std::int32_t* out,
+                std::size_t out_stride) {
+  std::size_t j = 0;
+  for (; j + kByteTileRows <= row_count; j += kByteTileRows) {
+    const std::byte* group[kByteTileRows];
+    ANNX_UNROLL
+    for (int r = 0; r < kByteTileRows; ++r) {
+      group[r] = rows + (j + static_cast<std::size_t>(r)) * row_stride;
+    }
+    std::size_t i = 0;
+    for (; i + 2 <= query_count; i += 2) {
+      const std::byte* pair[2] = {queries + i * query_stride,
+                                  queries + (i + 1) * query_stride};
+      byte_tile<Term, 2, kByteTileRows>(pair, group, dim, out + i * out_stride + j,
+                                        out_stride);
+    }
+    if (i < query_count) {
+      const std::byte* query = queries + i * query_stride;
+      byte_tile<Term, 1, kByteTileRows>(&query, group, dim, out + i * out_stride + j, 0);
+    }
+  }
+  for (std::size_t i = 0; i < query_count && j < row_count; ++i) {
+    byte_rows<Term>(queries + i * query_stride, rows + j * row_stride, row_stride,
+                    row_count - j, dim, out + i * out_stride + j);
+  }
+}
+
+template <class Dot>
+void byte_squares(const std::byte* rows, std::size_t stride, std::size_t count,
+                  std::size_t dim, std::int32_t* out) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::byte* row = rows + i * stride;
+    byte_tile<Dot, 1, 1>(&row, &row, dim, out + i, 0);
+  }
+}
+
+// The row is loaded twice, the second time from L1: cheaper than a loop of its own.
+template <class Dot>
+ANNX_INLINE void byte_cosine(const std::byte* query, const std::byte* row,
+                             std::size_t dim, std::int32_t* dot, std::int32_t* square) {
+  const std::byte* both[2] = {query, row};
+  std::int32_t sums[2];
+  byte_tile<Dot, 2, 1>(both, &row, dim, sums, 1);
+  *dot = sums[0];
+  *square = sums[1];
+}
+template <class Dot>
+void byte_cosine_rows(const std::byte* query, const std::byte* rows, std::size_t stride,
+                      std::size_t count, std::size_t dim, std::int32_t* dots,
+                      std::int32_t* squares) {
+  for (std::size_t i = 0; i < count; ++i) {
+    byte_cosine<Dot>(query, rows + i * stride, dim, dots + i, squares + i);
+  }
+}
+template <class Dot>
+void byte_cosine_gather(const std::byte* query, const std::byte* rows, std::size_t stride,
+                        const std::uint32_t* slots, std::size_t count, std::size_t dim,
+                        std::int32_t* dots, std::int32_t* squares) {
+  Ahead ahead(rows, stride, slots, count, dim);
+  for (std::size_t i = 0; i < count; ++i) {
+    ahead.before(i + 1);
+    byte_cosine<Dot>(query, rows + slots[i] * stride, dim, dots + i, squares + i);
+  }
+}
+
+}  // namespace
+}  // namespace annx::kernels::ANNX_ISA_NS

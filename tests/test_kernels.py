@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every kernel of every instruction set that this processor has.
+
+Native kernels must equal the plain NumPy reference bit for bit; the reference is held
+to float64 within its stated bound. Rows lie unaligned among garbage.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from annx import _core
+from annx.reference import kernels as reference
+from kernel_probe import (
+    BYTES,
+    DIMS,
+    DTYPES,
+    FLOATS,
+    SUPPORTED,
+    finish,
+    narrow,
+    probe,
+    random_query,
+    random_rows,
+    widen,
+)
+
+COUNT = 11
+OPS = {"l2": reference.l2, "dot": reference.dot, "l1": reference.l1}
+BIT_OPS = {"hamming": reference.hamming, "jaccard": reference.jaccard}
+
+
+def same_bits(a, b):
+    return a.dtype == b.dtype and np.array_equal(a.view(np.uint32), b.view(np.uint32))
+
+
+@pytest.fixture(params=SUPPORTED)
+def isa(request):
+    return request.param
+
+
+def cases(seed, names):
+    rng = np.random.default_rng(seed)
+    for dtype in names:
+        for dim in DIMS:
+            rows = random_rows(rng, dtype, COUNT, dim)
+            yield rng, dtype, random_query(rng, dtype, dim), rows
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_rows_equal_reference_bit_for_bit(isa, op):
+    for _, dtype, query, rows in cases(1, [*FLOATS, *BYTES]):
+        want = OPS[op](query, rows)
+        got = probe(isa, "rows", op, dtype, query, rows, gap=3, offset=1)
+        assert same_bits(got, want), (dtype, rows.shape)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_gather_equals_rows(isa, op):
+    for rng, dtype, query, rows in cases(2, [*FLOATS, *BYTES]):
+        for n in (0, 1, 2, 3, 4, 5, 40):
+            slots = rng.integers(0, COUNT, n)
+            want = OPS[op](query, rows)[slots]
+            got = probe(isa, "gather", op, dtype, query, rows, slots=slots, gap=5)
+            assert same_bits(got, want), (dtype, rows.shape, n)
+
+
+@pytest.mark.parametrize("op", BIT_OPS)
+def test_bits_equal_reference(isa, op):
+    rng = np.random.default_rng(3)
+    for size in (*DIMS, 192, 255, 257):
+        rows = random_rows(rng, "bits", COUNT, size)
+        queries = random_rows(rng, "bits", 3, size)
+        slots = rng.integers(0, COUNT, 17)
+        want = np.stack([BIT_OPS[op](q, rows) for q in queries])
+        got = probe(isa, "rows", op, "bits", queries[0], rows, gap=1, offset=1)
+        assert same_bits(got, want[0]), size
+        got = probe(isa, "gather", op, "bits", queries[0], rows, slots=slots)
+        assert same_bits(got, want[0][slots]), size
+        got = probe(isa, "block", op, "bits", queries, rows, gap=7)
+        assert same_bits(got, want), size
+
+
+def test_bits_empty_sets_have_distance_zero(isa):
+    rows = np.zeros((2, 5), np.uint8)
+    rows[1, 4] = 1
+    got = probe(isa, "rows", "jaccard", "bits", rows[0], rows)
+    assert got.tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("dtype", BYTES)
+def test_block_equals_rows(isa, op, dtype):
+    rng = np.random.default_rng(4)
+    for dim in DIMS:
+        for n_queries in (1, 2, 5):
+            rows = random_rows(rng, dtype, COUNT, dim)
+            queries = random_rows(rng, dtype, n_queries, dim)
+            want = np.stack([OPS[op](q, rows) for q in queries])
+            got = probe(isa, "block", op, dtype, queries, rows, gap=2)
+            assert same_bits(got, want), (dim, n_queries)
+
+
+@pytest.mark.parametrize("dtype", BYTES)
+def test_bytes_are_exact_at_the_extremes(isa, dtype):
+    info = np.iinfo(BYTES[dtype])
+    ends = np.array([info.min, info.max], BYTES[dtype])
+    # The largest dim allowed, every pair of extremes: no 16- or 32-bit sum overflows.
+    for dim in (1, 64, reference.MAX_DIM_8):
+        rows = np.repeat(ends[:, None], dim, axis=1)
+        for op, exact in OPS.items():
+            for query in rows:
+                want = exact(query, rows)
+                assert (probe(isa, "rows", op, dtype, query, rows) == want).all()
+                got = probe(isa, "block", op, dtype, rows, rows)
+                assert (got[0] == exact(rows[0], rows)).all()
+
+
+def test_cosine_sums_equal_dot_and_squares(isa):
+    for rng, dtype, query, rows in cases(5, [*FLOATS, *BYTES]):
+        dots = reference.dot(query, rows)
+        norms = reference.squares(rows)
+        got = probe(isa, "cosine_rows", "", dtype, query, rows, gap=3, offset=3)
+        assert same_bits(got[0], dots), (dtype, rows.shape)
+        assert same_bits(got[1], norms), (dtype, rows.shape)
+        slots = rng.integers(0, COUNT, 9)
+        got = probe(isa, "cosine_gather", "", dtype, query, rows, slots=slots)
+        assert same_bits(got[0], dots[slots])
+        assert same_bits(got[1], norms[slots])
+        got = probe(isa, "squares", "", dtype, None, rows, gap=1)
+        assert same_bits(got, norms)
+
+
+def test_cosine_finish_equals_reference(isa):
+    rng = np.random.default_rng(6)
+    for n in (0, 1, 7, 8, 9, 100):
+        dots = rng.standard_normal(n).astype(np.float32)
+        norms = np.abs(rng.standard_normal(n)).astype(np.float32) + np.abs(dots)
+        norms[::5] = 0
+        for square in (np.float32(2.5), np.float32(0)):
+            want = reference.cosine_finish(square, dots, norms)
+            assert same_bits(finish(isa, square, dots, norms), want)
+
+
+def test_cosine_of_huge_rows_does_not_overflow(isa):
+    big = np.float32([1e38])
+    assert abs(finish(isa, big[0], big, big)[0]) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_reference_is_within_its_bound_of_float64(dtype):
+    rng = np.random.default_rng(7)
+    for dim in (*DIMS, 1536, 4097):
+        rows = random_rows(rng, dtype, COUNT, dim)
+        query = random_query(rng, dtype, dim)
+        q, x = query.astype(np.float64), rows.astype(np.float64)
+        exact = {
+            "l2": ((q - x) ** 2).sum(1),
+            "dot": (q * x).sum(1),
+            "l1": np.abs(q - x).sum(1),
+        }
+        for op, of in OPS.items():
+            terms = np.abs(q * x).sum(1) if op == "dot" else exact[op]
+            bound = reference.error_bound(dim, terms)
+            assert (np.abs(of(query, rows) - exact[op]) <= bound).all(), (op, dim)
+
+
+def all_words():
+    return np.arange(65536, dtype=np.uint16)
+
+
+def test_widen_equals_numpy_for_every_word(isa):
+    words = all_words()
+    for dtype in ("float16", "bfloat16"):
+        want = words.view(FLOATS[dtype]).astype(np.float32)
+        got = widen(isa, dtype, words)
+        nan = np.isnan(want)
+        assert np.array_equal(np.isnan(got), nan)
+        assert same_bits(got[~nan], want[~nan])
+    for dtype in BYTES:
+        every = all_words()[:256].astype(np.uint8).view(BYTES[dtype])
+        assert np.array_equal(widen(isa, dtype, every), every.astype(np.float32))
+
+
+def test_narrow_rounds_to_nearest_even(isa):
+    # Every value, every midpoint between neighbours, and one unit to either side.
+    rng = np.random.default_rng(8)
+    for dtype in ("float16", "bfloat16"):
+        exact = all_words().view(FLOATS[dtype]).astype(np.float32)
+        exact = np.sort(exact[np.isfinite(exact)])
+        with np.errstate(over="ignore"):
+            middle = (exact[1:].astype(np.float64) + exact[:-1]) / 2
+            middle = middle.astype(np.float32)
+        special = np.float32([0, -0.0, np.inf, -np.inf, 65519.9, 65520, 3.4e38])
+        any_bits = rng.integers(0, 2**32, 50001, dtype=np.uint32).view(np.float32)
+        x = np.concatenate(
+            [
+                exact,
+                middle,
+                np.nextafter(middle, np.float32(np.inf)),
+                np.nextafter(middle, np.float32(-np.inf)),
+                special,
+                any_bits[~np.isnan(any_bits)],
+            ]
+        )
+        with np.errstate(over="ignore"):
+            want = x.astype(FLOATS[dtype]).view(np.uint16)
+        got = narrow(isa, dtype, x).view(np.uint16)
+        wrong = got != want
+        assert not wrong.any(), (dtype, x[wrong][:5], got[wrong][:5], want[wrong][:5])
+        if dtype == "bfloat16":
+            assert np.array_equal(reference.to_bfloat16(x), want)
+
+
+def test_narrow_keeps_nan(isa):
+    nan = np.array([0x7F800001, 0xFFFFFFFF, 0x7FC00000], np.uint32).view(np.float32)
+    for dtype in ("float16", "bfloat16"):
+        words = narrow(isa, dtype, nan).view(FLOATS[dtype])
+        assert np.isnan(words.astype(np.float32)).all()
+
+
+def test_narrow_and_widen_every_length(isa):
+    rng = np.random.default_rng(9)
+    for n in range(70):
+        x = rng.standard_normal(n).astype(np.float32)
+        for dtype in FLOATS:
+            words = narrow(isa, dtype, x).view(FLOATS[dtype])
+            assert np.array_equal(words, x.astype(FLOATS[dtype]))
+            assert np.array_equal(widen(isa, dtype, words), words.astype(np.float32))
+
+
+def test_zero_results_are_never_negative(isa):
+    # Products that underflow to -0 in every lane.
+    query = np.full(40, -1e-30, np.float32)
+    rows = np.full((3, 40), 1e-30, np.float32)
+    for dim in (1, 8, 31, 32, 40):
+        got = probe(isa, "rows", "dot", "float32", query[:dim], rows[:, :dim])
+        assert not np.signbit(got).any()
+
+
+def test_isas_lists_scalar_first_and_active_is_supported():
+    names = list(_core.isas())
+    assert names[0] == "scalar"
+    assert _core.isas()[_core.isa()]
+
+
+def test_probe_refuses_what_does_not_fit():
+    query, rows = np.zeros(4, np.float32), np.zeros((3, 4), np.float32)
+    with pytest.raises(ValueError, match="compiled here"):
+        probe("sse9", "rows", "l2", "float32", query, rows)
+    with pytest.raises(ValueError, match="no such kernel"):
+        probe("scalar", "columns", "l2", "float32", query, rows)
+    with pytest.raises(ValueError, match="op must be"):
+        probe("scalar", "rows", "hamming", "float32", query, rows)
+    with pytest.raises(ValueError, match="slot"):
+        probe("scalar", "gather", "l2", "float32", query, rows, slots=[3])
+    with pytest.raises(ValueError, match="outside query"):
+        probe("scalar", "rows", "l2", "float32", query[:3], rows)
+
+
+def test_every_dtype_is_covered():
+    assert set(DTYPES) == {*FLOATS, *BYTES, "bits"}
