@@ -2,8 +2,8 @@
 // The loops over 8-bit rows, exact in int32, written once over the primitives of
 // simd_*.h. Included after distance.inc.h, whose for_groups and Ahead it uses.
 //
-// Primitives used: B (kByteStep bytes), b_load, b_part (the last n < kByteStep bytes of a
-// row, other lanes zero in query and row alike, so that they add nothing), I (int32
+// Primitives used: B (kByteStep bytes), b_load, b_part (the last n < kByteStep bytes of
+// a row, other lanes zero in query and row alike, so that they add nothing), I (int32
 // sums), i_zero, i_fold; and per operation and type a term Byte*<T> with
 //   Query       what is kept of kByteStep bytes of the query,
 //   kSums       sums a row needs: 1, or 2 where a row's own correction is needed,
@@ -15,8 +15,9 @@ namespace {
 
 // out[a * out_stride + r] = Term(queries[a], rows[r]) for Q queries and R rows.
 template <class Term, int Q, int R>
-ANNX_INLINE void byte_tile(const std::byte* const* queries, const std::byte* const* rows,
-                           std::size_t dim, std::int32_t* out, std::size_t out_stride) {
+ANNX_INLINE void byte_tile(const std::byte* const* queries,
+                           const std::byte* const* rows, std::size_t dim,
+                           std::int32_t* out, std::size_t out_stride) {
   I s[Q][R];
   typename Term::Shared shared[Q];
   ANNX_UNROLL
@@ -127,7 +128,8 @@ void byte_block(const std::byte* queries, std::size_t query_stride,
     }
     if (i < query_count) {
       const std::byte* query = queries + i * query_stride;
-      byte_tile<Term, 1, kByteTileRows>(&query, group, dim, out + i * out_stride + j, 0);
+      byte_tile<Term, 1, kByteTileRows>(&query, group, dim, out + i * out_stride + j,
+                                        0);
     }
   }
   for (std::size_t i = 0; i < query_count && j < row_count; ++i) {
@@ -164,9 +166,10 @@ void byte_cosine_rows(const std::byte* query, const std::byte* rows, std::size_t
   }
 }
 template <class Dot>
-void byte_cosine_gather(const std::byte* query, const std::byte* rows, std::size_t stride,
-                        const std::uint32_t* slots, std::size_t count, std::size_t dim,
-                        std::int32_t* dots, std::int32_t* squares) {
+void byte_cosine_gather(const std::byte* query, const std::byte* rows,
+                        std::size_t stride, const std::uint32_t* slots,
+                        std::size_t count, std::size_t dim, std::int32_t* dots,
+                        std::int32_t* squares) {
   Ahead ahead(rows, stride, slots, count, dim);
   for (std::size_t i = 0; i < count; ++i) {
     ahead.before(i + 1);

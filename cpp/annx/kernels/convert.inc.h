@@ -8,7 +8,8 @@ namespace {
 template <class Load>
 void widen(const std::byte* in, std::size_t n, float* out) {
   std::size_t i = 0;
-  for (; i + kWidth <= n; i += kWidth) v_store(out + i, Load::full(in + i * Load::kBytes));
+  for (; i + kWidth <= n; i += kWidth)
+    v_store(out + i, Load::full(in + i * Load::kBytes));
   if (i < n) v_store_part(out + i, Load::part(in, i, n - i, n), n - i);
 }
 

@@ -83,7 +83,7 @@ struct X86Features {
     const unsigned long long state = xcr0();
     if ((state & 0x6u) != 0x6u) return;  // XMM and YMM
     avx2 = has(one.c, 28) && has(one.c, 12) && has(one.c, 29) && has(one.c, 23) &&
-           has(seven.b, 5);  // AVX, FMA, F16C, POPCNT, AVX2
+           has(seven.b, 5);                       // AVX, FMA, F16C, POPCNT, AVX2
     avx512 = avx2 && (state & 0xE0u) == 0xE0u &&  // opmask and both halves of ZMM
              has(seven.b, 16) && has(seven.b, 17) && has(seven.b, 30) &&
              has(seven.b, 31) &&                    // F, DQ, BW, VL

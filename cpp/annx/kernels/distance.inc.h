@@ -2,9 +2,9 @@
 // The loops over float rows, written once over the primitives of simd_*.h: l2, dot, l1,
 // cosine's two sums and squared norms (see table.h for the order of the sums).
 //
-// A group of kFloatGroup rows is summed at a time: the query is loaded once for all, and
-// there are enough independent sums to hide the latency of a fused multiply-add. Each
-// row's lanes are its own, so a row's result is the same in a group and by itself.
+// A group of kFloatGroup rows is summed at a time: the query is loaded once for all,
+// and there are enough independent sums to hide the latency of a fused multiply-add.
+// Each row's lanes are its own, so a row's result is the same in a group and by itself.
 //
 // Primitives used: V (kWidth float lanes, kRegs of them make the 32), v_zero, v_add,
 // v_sub, v_abs, v_fma, Load*::full and ::part, v_fold, prefetch.
@@ -151,8 +151,8 @@ void float_rows(const float* query, const std::byte* rows, std::size_t stride,
 // Asks for the rows of a list a fixed number of bytes before they are summed.
 class Ahead {
  public:
-  ANNX_INLINE Ahead(const std::byte* rows, std::size_t stride, const std::uint32_t* slots,
-                    std::size_t count, std::size_t bytes)
+  ANNX_INLINE Ahead(const std::byte* rows, std::size_t stride,
+                    const std::uint32_t* slots, std::size_t count, std::size_t bytes)
       : rows_(rows), stride_(stride), slots_(slots), count_(count), bytes_(bytes) {
     std::size_t depth = kAheadBytes / (bytes + 64);
     depth = depth < 2 ? 2 : depth > kAheadRows ? kAheadRows : depth;
@@ -171,7 +171,8 @@ class Ahead {
     if (end > count_) end = count_;
     for (; next_ < end; ++next_) {
       const std::byte* row = rows_ + slots_[next_] * stride_;
-      for (std::size_t offset = 0; offset < bytes_; offset += 64) prefetch(row + offset);
+      for (std::size_t offset = 0; offset < bytes_; offset += 64)
+        prefetch(row + offset);
       // A row that does not begin on a cache line ends on one more.
       if (bytes_ != 0) prefetch(row + bytes_ - 1);
     }
@@ -210,7 +211,8 @@ void float_gather(const float* query, const std::byte* rows, std::size_t stride,
 
 template <class Load>
 void float_cosine_rows(const float* query, const std::byte* rows, std::size_t stride,
-                       std::size_t count, std::size_t dim, float* dots, float* squares) {
+                       std::size_t count, std::size_t dim, float* dots,
+                       float* squares) {
   for (std::size_t i = 0; i < count; ++i) {
     float_cosine<Load>(query, rows + i * stride, dim, dots + i, squares + i);
   }

@@ -3,13 +3,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "annx/kernels/builtin.h"
+#include "annx/kernels/table.h"
+#include "annx/kernels/simd_avx2.h"
+
 #define ANNX_ISA_NS avx2
 #define ANNX_ISA_NAME "avx2"
-#include "annx/kernels/table.h"
-#include "annx/kernels/builtin.inc.h"
-#include "annx/kernels/simd_avx2.h"
-#include "annx/kernels/distance.inc.h"
-#include "annx/kernels/bytes.inc.h"
-#include "annx/kernels/bits.inc.h"
-#include "annx/kernels/convert.inc.h"
-#include "annx/kernels/table.inc.h"
+#include "annx/kernels/kernels.inc.h"

@@ -51,8 +51,8 @@ void repeat(const Probe& p, Call call) {
 // The shapes that every element type has; Query is float, or std::byte for 8 bits and
 // bits.
 template <class Out, class Query, class Rows, class Gather>
-void rows_or_gather(const Probe& p, const Query* query, const std::byte* base, Rows rows,
-                    Gather gather, Out* out) {
+void rows_or_gather(const Probe& p, const Query* query, const std::byte* base,
+                    Rows rows, Gather gather, Out* out) {
   if (p.kernel == "rows") {
     repeat(p, [&] { rows(query, base, p.stride, p.count, p.dim, out); });
   } else {
@@ -69,7 +69,8 @@ void cosine(const Probe& p, const Query* query, const std::byte* base, Rows rows
     repeat(p, [&] { rows(query, base, p.stride, p.count, p.dim, dots, squares); });
   } else {
     repeat(p, [&] {
-      gather(query, base, p.stride, p.slots.data(), p.slots.size(), p.dim, dots, squares);
+      gather(query, base, p.stride, p.slots.data(), p.slots.size(), p.dim, dots,
+             squares);
     });
   }
 }
@@ -77,21 +78,23 @@ void cosine(const Probe& p, const Query* query, const std::byte* base, Rows rows
 template <class Out, class Block>
 void block(const Probe& p, const std::byte* base, Block kernel, Out* out) {
   repeat(p, [&] {
-    kernel(p.query.data(), p.query_stride, p.queries, base, p.stride, p.count, p.dim, out,
-           p.count);
+    kernel(p.query.data(), p.query_stride, p.queries, base, p.stride, p.count, p.dim,
+           out, p.count);
   });
 }
 
 }  // namespace
 
-void run_probe(const Probe& p, std::span<std::byte> first, std::span<std::byte> second) {
+void run_probe(const Probe& p, std::span<std::byte> first,
+               std::span<std::byte> second) {
   const KernelTable& table = p.isa.empty() ? active() : table_for(p.isa);
   const std::byte* base = p.rows.data() + p.offset;
 
   if (p.kernel == "cosine_finish") {
     const std::size_t bytes = p.count * sizeof(float);
-    require(p, p.query.size() >= bytes + sizeof(float) && p.rows.size() >= bytes &&
-                   first.size() >= bytes,
+    require(p,
+            p.query.size() >= bytes + sizeof(float) && p.rows.size() >= bytes &&
+                first.size() >= bytes,
             "count exceeds the arrays");
     const float square = floats(p.query)[p.count];
     repeat(p, [&] {
@@ -105,8 +108,9 @@ void run_probe(const Probe& p, std::span<std::byte> first, std::span<std::byte> 
   const auto type = static_cast<std::size_t>(dtype);
   if (p.kernel == "narrow") {
     require(p, type < kFloatTypes, "the type must be a float type");
-    require(p, p.offset == 0 && p.rows.size() >= p.dim * sizeof(float) &&
-                   first.size() >= row_bytes(dtype, p.dim),
+    require(p,
+            p.offset == 0 && p.rows.size() >= p.dim * sizeof(float) &&
+                first.size() >= row_bytes(dtype, p.dim),
             "dim exceeds the arrays");
     repeat(p, [&] { table.narrow[type](floats(p.rows), p.dim, first.data()); });
     return;
@@ -139,8 +143,9 @@ void run_probe(const Probe& p, std::span<std::byte> first, std::span<std::byte> 
           "the results do not fit the output");
   const bool is_float = type < kFloatTypes;
   if (!squares) {
-    require(p, fits(0, p.query_stride, p.queries,
-                    is_float ? p.dim * sizeof(float) : width, p.query.size()),
+    require(p,
+            fits(0, p.query_stride, p.queries, is_float ? p.dim * sizeof(float) : width,
+                 p.query.size()),
             "a query lies outside query");
   }
 

@@ -11,8 +11,9 @@
 namespace annx::kernels {
 
 // One kernel and its arguments. `query` holds `queries` rows `query_stride` bytes apart
-// from its first byte, `rows` holds `count` rows `stride` bytes apart from byte `offset`.
-// Where `slots` is not empty its numbers, each below `count`, say which rows to take.
+// from its first byte, `rows` holds `count` rows `stride` bytes apart from byte
+// `offset`. Where `slots` is not empty its numbers, each below `count`, say which rows
+// to take.
 struct Probe {
   std::string_view isa;     // "" for the table in use
   std::string_view kernel;  // rows, gather, block, cosine_rows, cosine_gather, squares,
@@ -31,11 +32,11 @@ struct Probe {
   std::size_t repeat = 1;  // the same call so often, for timing
 };
 
-// Runs the kernel. `first` takes 4 bytes a result (narrow: 2 bytes an element; int32 for
-// 8-bit rows and hamming, else float32), `second` the squares of cosine_rows and
-// cosine_gather. cosine_finish takes dots as `query` and squares as `rows`, both float32,
-// the query's square being their last element. Throws InvalidArgument if a name is
-// unknown, the table has no such kernel, or any extent does not fit.
+// Runs the kernel. `first` takes 4 bytes a result (narrow: 2 bytes an element; int32
+// for 8-bit rows and hamming, else float32), `second` the squares of cosine_rows and
+// cosine_gather. cosine_finish takes dots as `query` and squares as `rows`, both
+// float32, the query's square being their last element. Throws InvalidArgument if a
+// name is unknown, the table has no such kernel, or any extent does not fit.
 void run_probe(const Probe& probe, std::span<std::byte> first,
                std::span<std::byte> second);
 

@@ -13,10 +13,7 @@ namespace {
 // Lane i of the 32 is element i % 8 of register i / 8.
 inline constexpr int kWidth = 8;
 inline constexpr int kRegs = 4;
-#ifndef ANNX_FG
-#define ANNX_FG 3
-#endif
-inline constexpr int kFloatGroup = ANNX_FG;
+inline constexpr int kFloatGroup = 3;
 inline constexpr int kGatherGroup = 2;
 
 using V = __m256;
@@ -67,16 +64,15 @@ ANNX_INLINE void v_fold(const V (&s)[R][kRegs], float* out) {
     const V ab = fold_to_4(fold_to_8(s[0]), fold_to_8(s[1]));
     const V c8 = fold_to_8(s[2]);
     const V cd = fold_to_4(c8, R == 4 ? fold_to_8(s[R - 1]) : c8);
-    const V s2 = _mm256_add_ps(
-        _mm256_castpd_ps(
-            _mm256_unpacklo_pd(_mm256_castps_pd(ab), _mm256_castps_pd(cd))),
-        _mm256_castpd_ps(
-            _mm256_unpackhi_pd(_mm256_castps_pd(ab), _mm256_castps_pd(cd))));
+    const V s2 = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(
+                                   _mm256_castps_pd(ab), _mm256_castps_pd(cd))),
+                               _mm256_castpd_ps(_mm256_unpackhi_pd(
+                                   _mm256_castps_pd(ab), _mm256_castps_pd(cd))));
     const V sum = _mm256_add_ps(_mm256_add_ps(s2, _mm256_movehdup_ps(s2)), v_zero());
-    const __m128 low = _mm256_castps256_ps128(sum);         // a . c .
-    const __m128 high = _mm256_extractf128_ps(sum, 1);      // b . d .
-    const __m128 all = _mm_unpacklo_ps(
-        _mm_shuffle_ps(low, low, 0x88), _mm_shuffle_ps(high, high, 0x88));  // a b c d
+    const __m128 low = _mm256_castps256_ps128(sum);     // a . c .
+    const __m128 high = _mm256_extractf128_ps(sum, 1);  // b . d .
+    const __m128 all = _mm_unpacklo_ps(_mm_shuffle_ps(low, low, 0x88),
+                                       _mm_shuffle_ps(high, high, 0x88));  // a b c d
     if constexpr (R == 4) {
       _mm_storeu_ps(out, all);
     } else {
@@ -358,8 +354,9 @@ ANNX_INLINE std::uint32_t word_bits(std::uint64_t w) {
 
 // Bits set in each byte, by a table of nibbles.
 ANNX_INLINE __m256i byte_bits(__m256i x) {
-  const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,
-                                         0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+  const __m256i table =
+      _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2,
+                       2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
   const __m256i nibble = _mm256_set1_epi8(15);
   return _mm256_add_epi8(
       _mm256_shuffle_epi8(table, _mm256_and_si256(x, nibble)),
@@ -407,8 +404,8 @@ ANNX_INLINE void bits_and_or(const std::byte* a, const std::byte* b, std::size_t
     for (; i + 32 <= bytes; i += 32) {
       const __m256i x = b_load(a + i);
       const __m256i y = b_load(b + i);
-      sum = _mm256_add_epi64(
-          sum, _mm256_sad_epu8(byte_bits(_mm256_and_si256(x, y)), zero));
+      sum = _mm256_add_epi64(sum,
+                             _mm256_sad_epu8(byte_bits(_mm256_and_si256(x, y)), zero));
       sum_any = _mm256_add_epi64(
           sum_any, _mm256_sad_epu8(byte_bits(_mm256_or_si256(x, y)), zero));
     }

@@ -147,7 +147,9 @@ struct LoadF16 : Loads<LoadF16> {
 };
 struct LoadBF16 : Loads<LoadBF16> {
   static constexpr std::size_t kBytes = 2;
-  static float at(const std::byte* p) { return bfloat_to_float(read<std::uint16_t>(p)); }
+  static float at(const std::byte* p) {
+    return bfloat_to_float(read<std::uint16_t>(p));
+  }
   static void store(std::byte* p, const V& a) {
     for (int i = 0; i < 32; ++i) {
       const std::uint16_t half = bfloat_from_float(a.v[i]);
@@ -232,9 +234,11 @@ inline std::uint32_t count_bits(std::uint64_t w) {
 
 // Calls f(a word, b word) for whole words, then for the last bytes widened with zeros.
 template <class F>
-ANNX_INLINE void for_words(const std::byte* a, const std::byte* b, std::size_t bytes, F f) {
+ANNX_INLINE void for_words(const std::byte* a, const std::byte* b, std::size_t bytes,
+                           F f) {
   std::size_t i = 0;
-  for (; i + 8 <= bytes; i += 8) f(read<std::uint64_t>(a + i), read<std::uint64_t>(b + i));
+  for (; i + 8 <= bytes; i += 8)
+    f(read<std::uint64_t>(a + i), read<std::uint64_t>(b + i));
   if (i < bytes) {
     std::uint64_t x = 0;
     std::uint64_t y = 0;
@@ -245,9 +249,11 @@ ANNX_INLINE void for_words(const std::byte* a, const std::byte* b, std::size_t b
     f(x, y);
   }
 }
-inline std::uint32_t bits_xor(const std::byte* a, const std::byte* b, std::size_t bytes) {
+inline std::uint32_t bits_xor(const std::byte* a, const std::byte* b,
+                              std::size_t bytes) {
   std::uint32_t n = 0;
-  for_words(a, b, bytes, [&](std::uint64_t x, std::uint64_t y) { n += count_bits(x ^ y); });
+  for_words(a, b, bytes,
+            [&](std::uint64_t x, std::uint64_t y) { n += count_bits(x ^ y); });
   return n;
 }
 inline void bits_and_or(const std::byte* a, const std::byte* b, std::size_t bytes,

@@ -4,12 +4,13 @@
 //
 // Common contract. Pointers are valid for the stated extent and need no alignment.
 // Outputs do not alias inputs. Kernels never allocate, never throw, keep no state (any
-// number of threads may call them) and read nothing outside the rows that they are given
-// (tails are masked or loaded again from within the row, never over-read). `count`, `dim`
-// and `bytes` may be 0. Strides are in bytes and may be any number.
+// number of threads may call them) and read nothing outside the rows that they are
+// given (tails are masked or loaded again from within the row, never over-read).
+// `count`, `dim` and `bytes` may be 0. Strides are in bytes and may be any number.
 //
-// Accumulation. Float kernels hold 32 partial sums: element i goes to lane i % 32 by one
-// fused multiply-add in order of i, and the lanes are folded 32 -> 8 -> 4 -> 2 -> 1:
+// Accumulation. Float kernels hold 32 partial sums: element i goes to lane i % 32 by
+// one fused multiply-add in order of i, and the lanes are folded 32 -> 8 -> 4 -> 2 ->
+// 1:
 //   s8[j] = (l[j] + l[j+8]) + (l[j+16] + l[j+24]); s4[j] = s8[j] + s8[j+4];
 //   s2[j] = s4[j] + s4[j+2]; s = (s2[0] + s2[1]) + 0, so that a zero is never negative.
 // l1 adds |q - x| instead of a fused multiply-add. So every instruction set gives the
@@ -17,8 +18,8 @@
 // canonical distance of DESIGN.md. Against exact arithmetic on the given elements the
 // error is at most (dim / 32 + 8) * 2^-24 * sum |terms| (underflow aside): one rounding
 // for each step of a lane, at most two for the term's subtraction, six for the fold.
-// 8-bit kernels are exact in int32; dim must be at most kMaxDim8. Bit kernels are exact;
-// rows must be shorter than 2^24 bits.
+// 8-bit kernels are exact in int32; dim must be at most kMaxDim8. Bit kernels are
+// exact; rows must be shorter than 2^24 bits.
 #pragma once
 
 #include <cstddef>
@@ -38,8 +39,9 @@ inline constexpr std::size_t kFloatTypes = 3;
 inline constexpr std::size_t kByteTypes = 2;
 
 // out[i] = op(query, row i) for `count` rows, `stride` bytes apart.
-using FloatRows = void (*)(const float* query, const std::byte* rows, std::size_t stride,
-                           std::size_t count, std::size_t dim, float* out);
+using FloatRows = void (*)(const float* query, const std::byte* rows,
+                           std::size_t stride, std::size_t count, std::size_t dim,
+                           float* out);
 // out[i] = op(query, row slots[i]); rows ahead are prefetched.
 using FloatGather = void (*)(const float* query, const std::byte* rows,
                              std::size_t stride, const std::uint32_t* slots,
@@ -68,18 +70,19 @@ using ByteCosineRows = void (*)(const std::byte* query, const std::byte* rows,
                                 std::int32_t* dots, std::int32_t* squares);
 using ByteCosineGather = void (*)(const std::byte* query, const std::byte* rows,
                                   std::size_t stride, const std::uint32_t* slots,
-                                  std::size_t count, std::size_t dim, std::int32_t* dots,
-                                  std::int32_t* squares);
+                                  std::size_t count, std::size_t dim,
+                                  std::int32_t* dots, std::int32_t* squares);
 using ByteSquares = void (*)(const std::byte* rows, std::size_t stride,
                              std::size_t count, std::size_t dim, std::int32_t* out);
 // out[i * out_stride + j] = op(query i, row j); out_stride counts elements.
 using ByteBlock = void (*)(const std::byte* queries, std::size_t query_stride,
                            std::size_t query_count, const std::byte* rows,
-                           std::size_t row_stride, std::size_t row_count, std::size_t dim,
-                           std::int32_t* out, std::size_t out_stride);
+                           std::size_t row_stride, std::size_t row_count,
+                           std::size_t dim, std::int32_t* out, std::size_t out_stride);
 
 // Packed bits, `bytes` bytes a row. Hamming: the number of differing bits. Jaccard:
-// (|q or x| - |q and x|) / |q or x| as one correctly rounded division, 0 if both are empty.
+// (|q or x| - |q and x|) / |q or x| as one correctly rounded division, 0 if both are
+// empty.
 using HammingRows = ByteRows;
 using HammingGather = ByteGather;
 using HammingBlock = ByteBlock;
@@ -94,13 +97,14 @@ using JaccardBlock = void (*)(const std::byte* queries, std::size_t query_stride
                               std::size_t row_stride, std::size_t row_count,
                               std::size_t bytes, float* out, std::size_t out_stride);
 
-// out[i] = 1 - dots[i] / (sqrt(query_square) * sqrt(squares[i])), each operation rounded;
-// 1 where either square is 0. Two roots, because the product of the squares can overflow.
-using CosineFinish = void (*)(float query_square, const float* dots, const float* squares,
-                              std::size_t count, float* out);
+// out[i] = 1 - dots[i] / (sqrt(query_square) * sqrt(squares[i])), each operation
+// rounded; 1 where either square is 0. Two roots, because the product of the squares
+// can overflow.
+using CosineFinish = void (*)(float query_square, const float* dots,
+                              const float* squares, std::size_t count, float* out);
 
-// n elements; float32 to the narrow type rounds to nearest, ties to even, overflow gives
-// infinity, a NaN stays a NaN. The other direction is exact.
+// n elements; float32 to the narrow type rounds to nearest, ties to even, overflow
+// gives infinity, a NaN stays a NaN. The other direction is exact.
 using Narrow = void (*)(const float* in, std::size_t n, std::byte* out);
 using Widen = void (*)(const std::byte* in, std::size_t n, float* out);
 

@@ -4,16 +4,17 @@
 namespace annx::kernels::ANNX_ISA_NS {
 namespace {
 
-#define ANNX_FLOATS(kernel) \
-  { &kernel<LoadF32>, &kernel<LoadF16>, &kernel<LoadBF16> }
+#define ANNX_FLOATS(kernel) {&kernel<LoadF32>, &kernel<LoadF16>, &kernel<LoadBF16>}
 #define ANNX_FLOAT_OPS(kernel, Term) \
-  { &kernel<Term, LoadF32>, &kernel<Term, LoadF16>, &kernel<Term, LoadBF16> }
-#define ANNX_BYTE_OPS(kernel) \
-  {{&kernel<ByteL2<I8>>, &kernel<ByteL2<U8>>},   \
-   {&kernel<ByteDot<I8>>, &kernel<ByteDot<U8>>}, \
-   {&kernel<ByteL1<I8>>, &kernel<ByteL1<U8>>}}
-#define ANNX_BYTE_DOTS(kernel) \
-  { &kernel<ByteDot<I8>>, &kernel<ByteDot<U8>> }
+  {&kernel<Term, LoadF32>, &kernel<Term, LoadF16>, &kernel<Term, LoadBF16>}
+#define ANNX_BYTE_OPS(kernel)                           \
+  {                                                     \
+    {&kernel<ByteL2<I8>>, &kernel<ByteL2<U8>>},         \
+        {&kernel<ByteDot<I8>>, &kernel<ByteDot<U8>>}, { \
+      &kernel<ByteL1<I8>>, &kernel<ByteL1<U8>>          \
+    }                                                   \
+  }
+#define ANNX_BYTE_DOTS(kernel) {&kernel<ByteDot<I8>>, &kernel<ByteDot<U8>>}
 
 constexpr KernelTable make_table() {
   return KernelTable{

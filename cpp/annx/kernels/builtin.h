@@ -3,8 +3,7 @@
 // include no library header beyond <cstddef> and <cstdint>: an inline function of the
 // library, compiled here with this unit's instruction set and merged by the linker with
 // the same function of another unit, would crash older machines.
-#ifndef ANNX_KERNELS_BUILTIN
-#define ANNX_KERNELS_BUILTIN
+#pragma once
 
 #if defined(__clang__)
 #define ANNX_UNROLL _Pragma("unroll")
@@ -22,13 +21,12 @@ extern "C" float __cdecl sqrtf(float);
 #define ANNX_MEMCPY memcpy
 #define ANNX_FMAF fmaf
 #define ANNX_SQRTF sqrtf
-#define ANNX_FABSF(x) __builtin_bit_cast(float, __builtin_bit_cast(unsigned, x) & 0x7FFFFFFFu)
+#define ANNX_FABSF(x) \
+  __builtin_bit_cast(float, __builtin_bit_cast(unsigned, x) & 0x7FFFFFFFu)
 #else
 #define ANNX_INLINE inline __attribute__((always_inline))
 #define ANNX_MEMCPY __builtin_memcpy
 #define ANNX_FMAF __builtin_fmaf
 #define ANNX_SQRTF __builtin_sqrtf
 #define ANNX_FABSF __builtin_fabsf
-#endif
-
 #endif
