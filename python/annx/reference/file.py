@@ -34,7 +34,7 @@ B = 0xD1342543DE82EF95
 
 
 class File(NamedTuple):
-    """What a file holds; in meta ``int`` is a number, ``float`` a real, ``str`` text."""
+    """What a file holds; in meta an int is a number, a float a real, a str a text."""
 
     kind: str
     meta: dict[str, int | float | str]
