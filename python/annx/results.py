@@ -30,8 +30,9 @@ class SearchResult:
 
     Examples
     --------
-    >>> import annx
-    >>> found = annx.exact_search([[0.0, 0.0]], [[3.0, 4.0], [1.0, 0.0]], 2)
+    >>> import numpy as np
+    >>> from annx import SearchResult
+    >>> found = SearchResult(np.array([[1, 0]]), np.float32([[1.0, 25.0]]), "l2")
     >>> ids, distances = found
     >>> ids.tolist(), distances.tolist(), found.scores.tolist()
     ([[1, 0]], [[1.0, 25.0]], [[-1.0, -25.0]])

@@ -8,5 +8,6 @@
 #include "annx/kernels/bytes.inc.h"
 #include "annx/kernels/bits.inc.h"
 #include "annx/kernels/convert.inc.h"
+#include "annx/kernels/tile.inc.h"
 #include "annx/kernels/table.inc.h"
 // clang-format on

@@ -430,3 +430,35 @@ ANNX_INLINE void bits_and_or(const std::byte* a, const std::byte* b, std::size_t
 
 }  // namespace
 }  // namespace annx::kernels::avx2
+
+// --- tiles: registers of float32 and what tile.inc.h does with them -----------------
+namespace annx::kernels::avx2 {
+namespace {
+
+inline constexpr std::size_t kTileLanes = 8;
+// 12 sums, 2 of a row panel and 1 query element: 15 of the 16 registers.
+inline constexpr std::size_t kTileQueries = 6;
+inline constexpr std::size_t kTileRegs = 2;
+
+using Lanes = __m256;
+using LessMask = __m256;
+ANNX_INLINE Lanes lanes_set(float x) { return _mm256_set1_ps(x); }
+ANNX_INLINE Lanes lanes_load(const float* p) { return _mm256_loadu_ps(p); }
+ANNX_INLINE void lanes_store(float* p, Lanes a) { _mm256_storeu_ps(p, a); }
+ANNX_INLINE Lanes lanes_fma(Lanes a, Lanes b, Lanes c) {
+  return _mm256_fmadd_ps(a, b, c);
+}
+ANNX_INLINE LessMask lanes_less(Lanes a, Lanes b) {
+  return _mm256_cmp_ps(a, b, _CMP_LT_OQ);
+}
+ANNX_INLINE LessMask less_none() { return _mm256_setzero_ps(); }
+ANNX_INLINE LessMask less_or(LessMask a, LessMask b) { return _mm256_or_ps(a, b); }
+ANNX_INLINE std::uint32_t less_bits(LessMask m) {
+  return static_cast<std::uint32_t>(_mm256_movemask_ps(m));
+}
+ANNX_INLINE Lanes less_pick(LessMask m, Lanes yes, Lanes no) {
+  return _mm256_blendv_ps(no, yes, m);
+}
+
+}  // namespace
+}  // namespace annx::kernels::avx2

@@ -269,3 +269,42 @@ inline void prefetch(const void*) {}
 
 }  // namespace
 }  // namespace annx::kernels::scalar
+
+// --- tiles: registers of float32 and what tile.inc.h does with them -----------------
+namespace annx::kernels::scalar {
+namespace {
+
+inline constexpr std::size_t kTileLanes = 4;
+inline constexpr std::size_t kTileQueries = 2;
+inline constexpr std::size_t kTileRegs = 1;
+
+struct Lanes {
+  float v[4];
+};
+using LessMask = std::uint32_t;
+ANNX_INLINE Lanes lanes_set(float x) { return {{x, x, x, x}}; }
+ANNX_INLINE Lanes lanes_load(const float* p) { return {{p[0], p[1], p[2], p[3]}}; }
+ANNX_INLINE void lanes_store(float* p, Lanes a) {
+  for (int i = 0; i < 4; ++i) p[i] = a.v[i];
+}
+ANNX_INLINE Lanes lanes_fma(Lanes a, Lanes b, Lanes c) {
+  for (int i = 0; i < 4; ++i) c.v[i] = ANNX_FMAF(a.v[i], b.v[i], c.v[i]);
+  return c;
+}
+ANNX_INLINE LessMask lanes_less(Lanes a, Lanes b) {
+  LessMask m = 0;
+  for (int i = 0; i < 4; ++i) m |= static_cast<LessMask>(a.v[i] < b.v[i]) << i;
+  return m;
+}
+ANNX_INLINE LessMask less_none() { return 0; }
+ANNX_INLINE LessMask less_or(LessMask a, LessMask b) { return a | b; }
+ANNX_INLINE std::uint32_t less_bits(LessMask m) { return m; }
+ANNX_INLINE Lanes less_pick(LessMask m, Lanes yes, Lanes no) {
+  for (int i = 0; i < 4; ++i) {
+    if ((m >> i) & 1u) no.v[i] = yes.v[i];
+  }
+  return no;
+}
+
+}  // namespace
+}  // namespace annx::kernels::scalar

@@ -108,6 +108,54 @@ using CosineFinish = void (*)(float query_square, const float* dots,
 using Narrow = void (*)(const float* in, std::size_t n, std::byte* out);
 using Widen = void (*)(const std::byte* in, std::size_t n, float* out);
 
+// Register tiles: blocks of queries against blocks of rows, all float32, as inner
+// products in panels. A panel holds `queries` queries or `rows` rows (the members of
+// TileKernels), element k of all of them together: panel[k * width + i]. Vectors past
+// the last are zeros. Results depend on the instruction set (they shortlist; canonical
+// kernels settle), but never on what lies in the same panel.
+inline constexpr std::size_t kMaxTileQueries = 16;
+inline constexpr std::size_t kMaxTileRows = 32;
+
+// Packs `count` vectors, `stride` floats apart, as (x * scale - centre) * factor, where
+// x * scale - centre is rounded once. `centre` (dim) and `scales` (count) may be null
+// for 0 and 1. `panels` has room for `count` rounded up to whole panels, times dim.
+// `squares`, if not null, gets sum (x * scale - centre)^2 for each of the rounded-up
+// count; its relative error is at most (dim + 1) * 2^-24 * 1.01.
+using TilePack = void (*)(const float* in, std::size_t stride, std::size_t count,
+                          std::size_t dim, const float* centre, const float* scales,
+                          float factor, float* panels, float* squares);
+// out[i * out_stride + j] = bias[j] + <query i, row j> for whole panels; `bias` (rows
+// of all row panels) may be null for 0. Query panels should fit the second cache.
+using TileBlock = void (*)(const float* queries, std::size_t query_panels,
+                           const float* rows, std::size_t row_panels, std::size_t dim,
+                           const float* bias, float* out, std::size_t out_stride);
+// Sums as TileBlock, of one row panel with the query panels first, first + 1, ...,
+// until one holds a sum below its query's limit (limits[query]). Returns that panel,
+// with its sums in out[i * rows + j] and, for each query i of it, hits[i] with bit j
+// set where sum < limit; returns query_panels when there is none left. Most tiles so
+// never leave the registers. Call again with the returned panel + 1.
+using TileScan = std::size_t (*)(const float* queries, std::size_t first,
+                                 std::size_t query_panels, const float* row_panel,
+                                 std::size_t dim, const float* bias,
+                                 const float* limits, float* out, std::uint32_t* hits);
+// For each query of one panel the smallest sum over all rows, and the first row that
+// has it (sums that are NaN or +inf are never chosen; row 0 and +inf if nothing is).
+// Give the rows past the last a bias of +inf. For assignment to centroids: bias =
+// |c|^2, queries packed with factor -2.
+using TileNearest = void (*)(const float* query_panel, const float* rows,
+                             std::size_t row_panels, std::size_t dim, const float* bias,
+                             float* best, std::uint32_t* best_row);
+
+struct TileKernels {
+  std::size_t queries;  // a query panel's width, at most kMaxTileQueries
+  std::size_t rows;     // a row panel's width, at most kMaxTileRows
+  TilePack pack_queries;
+  TilePack pack_rows;
+  TileBlock block;
+  TileScan scan;
+  TileNearest nearest;
+};
+
 struct KernelTable {
   const char* isa;
   FloatRows float_rows[kOpCount][kFloatTypes];
@@ -130,6 +178,7 @@ struct KernelTable {
   CosineFinish cosine_finish;
   Narrow narrow[kFloatTypes];  // indexed by the narrow type; float32 is a copy
   Widen widen[kFloatTypes + kByteTypes];  // as annx::DType: 3 int8, 4 uint8
+  TileKernels tile;
 };
 
 }  // namespace annx::kernels

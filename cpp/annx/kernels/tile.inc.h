@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// Inner products of a block of queries with a block of rows, in register tiles of
+// kTileQueries x kTileRows sums (Goto and van de Geijn, 2008, without a split of the
+// depth: a panel of rows is small enough for the second cache, and sums never leave the
+// registers half-made). Written once over the primitives `Lanes`, lanes_* and less_* of
+// simd_*.h. See TileKernels in table.h for layouts and contracts.
+//
+// Each sum is one chain of fused multiply-adds in order of the elements, started from
+// the row's bias: its error against exact arithmetic is at most
+// (dim + 1) * 2^-24 * 1.01 * (|bias| + sum |q x|) for dim <= 2^17. It is not the
+// canonical distance.
+
+namespace annx::kernels::ANNX_ISA_NS {
+namespace {
+
+inline constexpr std::size_t kTileRows = kTileRegs * kTileLanes;
+// By its bits: a library constant would need a library header.
+inline constexpr float kTileInfinity = __builtin_bit_cast(float, 0x7F800000u);
+static_assert(kTileRows <= kMaxTileRows && kTileQueries <= kMaxTileQueries);
+
+struct TileSums {
+  Lanes s[kTileQueries][kTileRegs];
+};
+
+// One tile, over the whole depth.
+ANNX_INLINE void tile_sums(const float* q, const float* x, std::size_t dim,
+                           const Lanes (&bias)[kTileRegs], TileSums& t) {
+  ANNX_UNROLL
+  for (std::size_t i = 0; i < kTileQueries; ++i) {
+    ANNX_UNROLL
+    for (std::size_t r = 0; r < kTileRegs; ++r) t.s[i][r] = bias[r];
+  }
+  for (std::size_t k = 0; k < dim; ++k) {
+    Lanes row[kTileRegs];
+    ANNX_UNROLL
+    for (std::size_t r = 0; r < kTileRegs; ++r) row[r] = lanes_load(x + r * kTileLanes);
+    ANNX_UNROLL
+    for (std::size_t i = 0; i < kTileQueries; ++i) {
+      const Lanes a = lanes_set(q[i]);
+      ANNX_UNROLL
+      for (std::size_t r = 0; r < kTileRegs; ++r) {
+        t.s[i][r] = lanes_fma(a, row[r], t.s[i][r]);
+      }
+    }
+    q += kTileQueries;
+    x += kTileRows;
+  }
+}
+
+ANNX_INLINE void tile_bias(const float* bias, Lanes (&out)[kTileRegs]) {
+  ANNX_UNROLL
+  for (std::size_t r = 0; r < kTileRegs; ++r) {
+    out[r] = bias == nullptr ? lanes_set(0.0f) : lanes_load(bias + r * kTileLanes);
+  }
+}
+
+void tile_block(const float* queries, std::size_t query_panels, const float* rows,
+                std::size_t row_panels, std::size_t dim, const float* bias, float* out,
+                std::size_t out_stride) {
+  for (std::size_t p = 0; p < row_panels; ++p) {
+    Lanes start[kTileRegs];
+    tile_bias(bias == nullptr ? nullptr : bias + p * kTileRows, start);
+    for (std::size_t g = 0; g < query_panels; ++g) {
+      TileSums t;
+      tile_sums(queries + g * dim * kTileQueries, rows + p * dim * kTileRows, dim,
+                start, t);
+      float* to = out + g * kTileQueries * out_stride + p * kTileRows;
+      ANNX_UNROLL
+      for (std::size_t i = 0; i < kTileQueries; ++i) {
+        ANNX_UNROLL
+        for (std::size_t r = 0; r < kTileRegs; ++r) {
+          lanes_store(to + i * out_stride + r * kTileLanes, t.s[i][r]);
+        }
+      }
+    }
+  }
+}
+
+std::size_t tile_scan(const float* queries, std::size_t first, std::size_t query_panels,
+                      const float* row_panel, std::size_t dim, const float* bias,
+                      const float* limits, float* out, std::uint32_t* hits) {
+  Lanes start[kTileRegs];
+  tile_bias(bias, start);
+  for (std::size_t g = first; g < query_panels; ++g) {
+    TileSums t;
+    tile_sums(queries + g * dim * kTileQueries, row_panel, dim, start, t);
+    const float* limit = limits + g * kTileQueries;
+    LessMask any = less_none();
+    ANNX_UNROLL
+    for (std::size_t i = 0; i < kTileQueries; ++i) {
+      const Lanes bound = lanes_set(limit[i]);
+      ANNX_UNROLL
+      for (std::size_t r = 0; r < kTileRegs; ++r) {
+        any = less_or(any, lanes_less(t.s[i][r], bound));
+      }
+    }
+    if (less_bits(any) == 0) continue;
+    ANNX_UNROLL
+    for (std::size_t i = 0; i < kTileQueries; ++i) {
+      const Lanes bound = lanes_set(limit[i]);
+      std::uint32_t mask = 0;
+      ANNX_UNROLL
+      for (std::size_t r = 0; r < kTileRegs; ++r) {
+        mask |= less_bits(lanes_less(t.s[i][r], bound)) << (r * kTileLanes);
+        lanes_store(out + i * kTileRows + r * kTileLanes, t.s[i][r]);
+      }
+      hits[i] = mask;
+    }
+    return g;
+  }
+  return query_panels;
+}
+
+void tile_nearest(const float* query_panel, const float* rows, std::size_t row_panels,
+                  std::size_t dim, const float* bias, float* best,
+                  std::uint32_t* best_row) {
+  // Per lane the smallest sum so far and the panel it came from (as a float, exact
+  // below 2^24 panels); lanes are compared only once, at the end.
+  float value[kTileQueries][kTileRows];
+  float panel[kTileQueries][kTileRows];
+  for (std::size_t i = 0; i < kTileQueries; ++i) {
+    for (std::size_t j = 0; j < kTileRows; ++j) {
+      value[i][j] = kTileInfinity;
+      panel[i][j] = 0.0f;
+    }
+  }
+  for (std::size_t p = 0; p < row_panels; ++p) {
+    Lanes start[kTileRegs];
+    tile_bias(bias == nullptr ? nullptr : bias + p * kTileRows, start);
+    TileSums t;
+    tile_sums(query_panel, rows + p * dim * kTileRows, dim, start, t);
+    const Lanes here = lanes_set(static_cast<float>(p));
+    ANNX_UNROLL
+    for (std::size_t i = 0; i < kTileQueries; ++i) {
+      ANNX_UNROLL
+      for (std::size_t r = 0; r < kTileRegs; ++r) {
+        float* v = value[i] + r * kTileLanes;
+        float* w = panel[i] + r * kTileLanes;
+        const Lanes old = lanes_load(v);
+        const LessMask less = lanes_less(t.s[i][r], old);
+        lanes_store(v, less_pick(less, t.s[i][r], old));
+        lanes_store(w, less_pick(less, here, lanes_load(w)));
+      }
+    }
+  }
+  for (std::size_t i = 0; i < kTileQueries; ++i) {
+    float least = kTileInfinity;
+    std::size_t row = 0;
+    for (std::size_t j = 0; j < kTileRows; ++j) {
+      const std::size_t at = static_cast<std::size_t>(panel[i][j]) * kTileRows + j;
+      if (value[i][j] < least || (value[i][j] == least && at < row)) {
+        least = value[i][j];
+        row = at;
+      }
+    }
+    best[i] = least;
+    best_row[i] = static_cast<std::uint32_t>(row);
+  }
+}
+
+// Panels of kWide vectors: converts a square of kTileLanes elements of each, then turns
+// it so that element k of all the vectors lies together.
+template <std::size_t kWide>
+void tile_pack(const float* in, std::size_t stride, std::size_t count, std::size_t dim,
+               const float* centre, const float* scales, float factor, float* panels,
+               float* squares) {
+  const Lanes times = lanes_set(factor);
+  const Lanes zero = lanes_set(0.0f);
+  for (std::size_t begin = 0; begin < count; begin += kWide) {
+    const std::size_t held = count - begin < kWide ? count - begin : kWide;
+    Lanes square[kWide];
+    for (std::size_t j = 0; j < kWide; ++j) square[j] = zero;
+    float* panel = panels + begin * dim;
+    for (std::size_t k = 0; k < dim; k += kTileLanes) {
+      const std::size_t n = dim - k < kTileLanes ? dim - k : kTileLanes;
+      float shift[kTileLanes];
+      for (std::size_t e = 0; e < kTileLanes; ++e) {
+        shift[e] = centre != nullptr && e < n ? -centre[k + e] : 0.0f;
+      }
+      const Lanes minus = lanes_load(shift);
+      float part[kWide][kTileLanes];
+      for (std::size_t j = 0; j < held; ++j) {
+        const float* row = in + (begin + j) * stride + k;
+        Lanes x;
+        if (n == kTileLanes) {
+          x = lanes_load(row);
+        } else {
+          float last[kTileLanes];
+          for (std::size_t e = 0; e < kTileLanes; ++e) last[e] = e < n ? row[e] : 0.0f;
+          x = lanes_load(last);
+        }
+        const float scale = scales == nullptr ? 1.0f : scales[begin + j];
+        x = lanes_fma(lanes_set(scale), x, minus);
+        square[j] = lanes_fma(x, x, square[j]);
+        lanes_store(part[j], lanes_fma(times, x, zero));
+      }
+      for (std::size_t j = held; j < kWide; ++j) lanes_store(part[j], zero);
+      for (std::size_t e = 0; e < n; ++e) {
+        for (std::size_t j = 0; j < kWide; ++j) panel[(k + e) * kWide + j] = part[j][e];
+      }
+    }
+    if (squares == nullptr) continue;
+    for (std::size_t j = 0; j < kWide; ++j) {
+      float lanes[kTileLanes];
+      lanes_store(lanes, square[j]);
+      float sum = 0.0f;
+      for (std::size_t e = 0; e < kTileLanes; ++e) sum += lanes[e];
+      squares[begin + j] = sum;
+    }
+  }
+}
+
+constexpr TileKernels tile_kernels() {
+  return TileKernels{kTileQueries,          kTileRows,   &tile_pack<kTileQueries>,
+                     &tile_pack<kTileRows>, &tile_block, &tile_scan,
+                     &tile_nearest};
+}
+
+}  // namespace
+}  // namespace annx::kernels::ANNX_ISA_NS
