@@ -55,7 +55,7 @@ class SearchResult:
         """
         if self.metric in ("cosine", "jaccard"):
             return np.float32(1) - self.distances
-        return np.negative(self.distances)
+        return -self.distances
 
 
 @dataclass(frozen=True, eq=False)
