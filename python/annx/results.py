@@ -54,7 +54,7 @@ class SearchResult:
         and ``"jaccard"`` (the similarity); otherwise the negated distance.
         """
         if self.metric in ("cosine", "jaccard"):
-            return np.float32(1) - self.distances
+            return 1 - self.distances
         return -self.distances
 
 
