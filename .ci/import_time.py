@@ -12,7 +12,12 @@ import subprocess
 import sys
 
 ROUNDS = 10
-CODE = "import time, numpy; t = time.process_time(); {0}; print(time.process_time() - t)"
+CODE = """
+import time, numpy
+start = time.process_time()
+{0}
+print(time.process_time() - start)
+"""
 
 
 def seconds(statement: str) -> float:

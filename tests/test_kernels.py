@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from annx import _core
 from annx.reference import kernels as reference
 from kernel_probe import (

@@ -118,7 +118,7 @@ def isa_unit_includes(path: str, text: str) -> list[str]:
             fine = name in {"cstddef", "cstdint"} or INTRINSIC_HEADER.match(name)
         else:
             fine = re.fullmatch(
-                r"annx/kernels/(table\.h|simd_\w+\.h|\w+\.inc\.h)", name
+                r"annx/kernels/(table\.h|builtin\.h|simd_\w+\.h|\w+\.inc\.h)", name
             )
         if not fine:
             wrong.append(f"{path} includes {name}")
