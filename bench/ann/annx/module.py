@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""annx itself: the exact index and the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import annx
+
+from bench.ann.adapter import Adapter, Array
+
+
+class Flat(Adapter):
+    """Exact search."""
+
+    def build(self, base: Array) -> None:
+        self.index = annx.FlatIndex.build(base, metric=self.metric)
+
+    def searcher(self, k: int, **params: Any) -> Callable[[Any], Any]:
+        search = self.index.search
+        return lambda query: search(query, k, threads=1)
+
+    def batcher(self, k: int, **params: Any) -> Callable[[Array], Any]:
+        search, threads = self.index.search, self.threads
+        return lambda queries: search(queries, k, threads=threads)
+
+    def ids(self, found: Any) -> Array:
+        return found.ids
+
+
+class Graph(Flat):
+    """Graph search; ``ef`` is the length of the candidate list."""
+
+    def build(self, base: Array) -> None:
+        self.index = annx.GraphIndex.build(
+            base, metric=self.metric, threads=self.threads, seed=0, **self.params
+        )
+
+    def searcher(self, k: int, **params: Any) -> Callable[[Any], Any]:
+        search, ef = self.index.search, params["ef"]
+        return lambda query: search(query, k, ef=ef, threads=1)
+
+    def batcher(self, k: int, **params: Any) -> Callable[[Array], Any]:
+        search, ef, threads = self.index.search, params["ef"], self.threads
+        return lambda queries: search(queries, k, ef=ef, threads=threads)
