@@ -17,6 +17,7 @@ import numpy as np
 
 from bench.ann import data, report, run
 from bench.ann.adapter import Algorithm, algorithms, load_algorithm
+from bench.ann.client import SOURCE_PATHS
 from bench.ann.exact import distances_to
 from bench.ann.synthetic import local_intrinsic_dimension
 
@@ -29,6 +30,7 @@ OUT = ROOT / "bench" / "out"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit status."""
     options = _parser().parse_args(arguments)
+    sys.path += SOURCE_PATHS
     try:
         return int(options.run(options))
     except (KeyError, ValueError, ImportError) as error:
@@ -75,6 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     plot.add_argument("results", nargs="+", type=Path)
     plot.add_argument("--out", type=Path)
     plot.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    plot.add_argument(
+        "--merge",
+        action="store_true",
+        help="one figure of several results on one data set (of sweeps, say)",
+    )
 
     table = commands.add_parser("table", help="print results that were written before")
     table.set_defaults(run=_table)
@@ -235,9 +242,12 @@ def _draw(result: dict[str, Any], stem: Path, clock: str) -> None:
 def _plot(options: argparse.Namespace) -> int:
     from bench.ann import plot
 
-    for path in options.results:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        stem = path.with_suffix("")
+    results = [json.loads(p.read_text(encoding="utf-8")) for p in options.results]
+    stems = [path.with_suffix("") for path in options.results]
+    if options.merge:
+        results = [report.merge(results)]
+        stems = [stems[0].with_name(f"{results[0]['dataset']['name']}-merged")]
+    for result, stem in zip(results, stems, strict=False):
         if options.out is not None:
             options.out.mkdir(parents=True, exist_ok=True)
             stem = options.out / stem.name

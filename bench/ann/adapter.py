@@ -75,7 +75,7 @@ class Adapter(ABC):
         """Ids of one answer of a searcher or batcher, shape (k,) or (nq, k)."""
         return np.asarray(found)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most indexes leave nothing behind
         """Remove what the index left on disk."""
 
 

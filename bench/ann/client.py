@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 import os
 import selectors
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Client", "WorkerError", "thread_environment"]
+__all__ = ["SOURCE_PATHS", "Client", "WorkerError", "thread_environment"]
 
 Array = np.ndarray[Any, Any]
 Params = dict[str, Any]
@@ -46,18 +48,24 @@ def thread_environment(threads: int) -> dict[str, str]:
     environment.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
     # Idle OpenMP threads must not burn processor time that is measured.
     environment["OMP_WAIT_POLICY"] = "PASSIVE"
-    path = [str(ROOT)]
-    if (ROOT / "python" / "annx").is_dir() and _built_in_place():
-        path.append(str(ROOT / "python"))
+    path = [str(ROOT), *SOURCE_PATHS]
     path += [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     environment["PYTHONPATH"] = os.pathsep.join(path)
     environment["PYTHONUNBUFFERED"] = "1"
     return environment
 
 
-def _built_in_place() -> bool:
-    """Whether a development build put the native module into the source tree."""
-    return any((ROOT / "python" / "annx").glob("_core*.so"))
+def _source_paths() -> list[str]:
+    """Where annx is imported from if it is not installed but built in this tree."""
+    if importlib.util.find_spec("annx") is not None:
+        return []
+    package = ROOT / "python" / "annx"
+    built = any(package.glob("_core*.so")) or any(package.glob("_core*.pyd"))
+    return [str(package.parent)] if built else []
+
+
+# Taken when this module is imported, before anybody adds these very paths.
+SOURCE_PATHS = _source_paths()
 
 
 class Client:
@@ -161,15 +169,18 @@ class Client:
     def close(self) -> None:
         """End the worker: ask first, then insist."""
         process = self._process
-        if process.poll() is None:
-            try:
-                assert process.stdin is not None
-                process.stdin.write(b'{"do": "quit"}\n')
-                process.stdin.close()
-                process.wait(timeout=20)
-            except (OSError, subprocess.TimeoutExpired):
-                process.kill()
-                process.wait()
+        assert process.stdin is not None
+        # A dead worker's pipe breaks when what it never read is flushed.
+        with contextlib.suppress(OSError):
+            process.stdin.write(b'{"do": "quit"}\n')
+            process.stdin.flush()
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         if process.stdout is not None:
             process.stdout.close()
         self._log.close()

@@ -6,7 +6,8 @@ A name is looked up in this order:
 - ``fashion-mnist-test``: the 10,000 test images of Fashion-MNIST that ship here, split
   9,000 base / 1,000 queries for good (the last thousand are the queries);
 - a folder of ``$ANNX_DATA`` or of ``../shared/data`` beside the repository, holding
-  ``meta.json``, ``base.npz`` and ``queries-*.npz``; ``NAME:QUERYSET`` picks a query set;
+  ``meta.json``, ``base.npz`` and ``queries-*.npz``; ``NAME:QUERYSET`` picks among its
+  query sets;
 - ``synthetic-ROWS-DIM``, such as ``synthetic-1m-128``: see ``synthetic.py``;
 - a public ann-benchmarks set (downloaded; see ``fetch.py``);
 - the path of an ann-benchmarks HDF5 file.
@@ -35,7 +36,7 @@ from bench.ann.exact import distances_to, exact_neighbors
 from bench.ann.fetch import PUBLIC, cache_folder, fetch
 from bench.ann.synthetic import generate
 
-__all__ = ["Dataset", "SHIPPED", "data_folders", "from_files", "known_names", "load"]
+__all__ = ["SHIPPED", "Dataset", "data_folders", "from_files", "known_names", "load"]
 
 Array = np.ndarray[Any, Any]
 
@@ -75,9 +76,7 @@ class Dataset:
             raise ValueError(
                 f"k is {k}; the ground truth has {self.neighbors.shape[1]} neighbours"
             )
-        near = distances_to(
-            self.base, self.queries, self.neighbors[:, :k], self.metric
-        )
+        near = distances_to(self.base, self.queries, self.neighbors[:, :k], self.metric)
         return near.max(axis=1)
 
     def take(self, count: int | None) -> Dataset:

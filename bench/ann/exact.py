@@ -99,9 +99,7 @@ def exact_neighbors(base: Array, queries: Array, metric: str, k: int = 100) -> A
     short = min(count, k + 20)
     # Centring keeps the products small where the data lie far from the origin; only
     # the Euclidean distance is indifferent to it.
-    centre = (
-        base.mean(axis=0, dtype=np.float64) if metric == "l2" and count else 0.0
-    )
+    centre = base.mean(axis=0, dtype=np.float64) if metric == "l2" and count else 0.0
     result = np.empty((len(queries), k), dtype=np.int64)
     rows_per_block = max(1, (32 << 20) // max(1, base.shape[1]))
     for start in range(0, len(queries), 256):
@@ -134,9 +132,7 @@ def exact_neighbors(base: Array, queries: Array, metric: str, k: int = 100) -> A
     return result
 
 
-def recall(
-    found: Array, kth: Array, k: int, epsilon: float = EPSILON
-) -> float:
+def recall(found: Array, kth: Array, k: int, epsilon: float = EPSILON) -> float:
     """Mean share of the k answers that are as near as the k-th true neighbour.
 
     Parameters

@@ -8,6 +8,7 @@ its one speed.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ def speed_at(pairs: Sequence[Pair], target: float) -> float | None:
         return None
     if line[0][0] >= target:
         return line[0][1]
-    for (low, fast), (high, slow) in zip(line, line[1:], strict=False):
+    for (low, fast), (high, slow) in itertools.pairwise(line):
         if low < target <= high:
             share = (target - low) / (high - low)
             return math.exp((1 - share) * math.log(fast) + share * math.log(slow))

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.ann.pareto import speed_at
 
-__all__ = ["markdown", "summary", "text", "write_json"]
+__all__ = ["markdown", "merge", "summary", "text", "write_json"]
 
 Result = dict[str, Any]
 # From here on a recall target is counted by the strict tolerance.
@@ -26,6 +26,31 @@ def write_json(result: Result, folder: Path, name: str) -> Path:
     partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
     return path
+
+
+def merge(results: Sequence[Result]) -> Result:
+    """Several results on one data set as one; machine and protocol are the first's.
+
+    Raises
+    ------
+    ValueError
+        If the data sets differ.
+    """
+    first = results[0]
+    whole: Result = {**first, "indexes": [], "points": [], "failures": []}
+    for result in results:
+        if result["dataset"] != first["dataset"]:
+            raise ValueError(
+                f"results on {result['dataset']['name']!r} and on "
+                f"{first['dataset']['name']!r} do not go together"
+            )
+        shift = len(whole["indexes"])
+        whole["indexes"] += result["indexes"]
+        whole["points"] += [
+            {**point, "index": point["index"] + shift} for point in result["points"]
+        ]
+        whole["failures"] += result["failures"]
+    return whole
 
 
 def speed_key(clock: str) -> str:

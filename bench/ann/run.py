@@ -368,9 +368,7 @@ def _plan(
     annx always goes over its whole grid; a peer over its committed best, and over its
     whole grid where it was never swept on this data set.
     """
-    whole = [
-        (build, list(variant.search or ({},))) for build in variant.build or ({},)
-    ]
+    whole = [(build, list(variant.search or ({},))) for build in variant.build or ({},)]
     if algorithm.subject or variant.exact:
         return whole
     points = pareto.load_points(algorithm.name, dataset)

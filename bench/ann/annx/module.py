@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import annx
-
 from bench.ann.adapter import Adapter, Array
 
 

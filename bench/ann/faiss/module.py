@@ -72,7 +72,9 @@ class IvfPqFastScan(_Faiss):
 
     def build(self, base: Array) -> None:
         faiss.omp_set_num_threads(self.threads)
-        lists = 2 ** round(math.log2(self.params["lists_per_sqrt_n"] * len(base) ** 0.5))
+        lists = 2 ** round(
+            math.log2(self.params["lists_per_sqrt_n"] * len(base) ** 0.5)
+        )
         segments = self.dim // self.params["block"]
         # Residuals against the coarse centroid (the r of 4fsr) are what faiss uses by
         # default for the inner product of ordinary PQ; both are in the grid.

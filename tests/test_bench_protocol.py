@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker protocol end to end, with brute force in NumPy as the library."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import cli
+from bench.ann import adapter, pareto, report, run
+from bench.ann.client import Client, WorkerError, thread_environment
+from bench.ann.data import Dataset
+from bench.ann.exact import exact_neighbors
+
+FAST = run.Protocol(rounds=2, warm_up=1, min_seconds=0.0)
+
+
+def _quiet(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Dataset:
+    rng = np.random.default_rng(5)
+    base = rng.standard_normal((400, 16), dtype=np.float32)
+    queries = rng.standard_normal((20, 16), dtype=np.float32)
+    truth = exact_neighbors(base, queries, "cosine", 50)
+    return Dataset("tiny", "cosine", base, queries, truth)
+
+
+@pytest.fixture
+def flat() -> adapter.Algorithm:
+    return adapter.load_algorithm("numpy_flat")
+
+
+def test_every_configuration_is_complete() -> None:
+    names = [one.name for one in adapter.algorithms()]
+    assert names[0] == "annx"
+    assert {"faiss", "hnswlib", "usearch", "rabitqlib", "scann", "numpy_flat"} <= set(
+        names
+    )
+    for one in adapter.algorithms():
+        assert one.source
+        assert (one.folder / "module.py").exists()
+        for variant in one.variants:
+            assert variant.exact or variant.search, variant.name
+            assert set(variant.metrics) <= {"l2", "cosine", "ip"}
+
+
+def test_committed_points_name_known_variants() -> None:
+    for one in adapter.algorithms():
+        variants = {variant.name for variant in one.variants}
+        for path in one.folder.glob("pareto/*.json"):
+            stored = json.loads(path.read_text())
+            assert {point["variant"] for point in stored["points"]} <= variants, path
+            assert stored["dataset"]["name"].replace(":", "-") == path.stem
+
+
+def test_grid_expansion_varies_the_last_key_fastest() -> None:
+    grid = adapter.expand([{"a": [1, 2], "b": [3, 4]}, {"c": 5}])
+    assert grid == (
+        {"a": 1, "b": 3},
+        {"a": 1, "b": 4},
+        {"a": 2, "b": 3},
+        {"a": 2, "b": 4},
+        {"c": 5},
+    )
+    assert adapter.expand({}) == ({},)
+
+
+def test_thread_environment_sets_every_library() -> None:
+    environment = thread_environment(3)
+    assert environment["OMP_NUM_THREADS"] == "3"
+    assert environment["NUMBA_NUM_THREADS"] == "3"
+
+
+def test_worker_builds_measures_and_ends(tmp_path: Path, tiny: Dataset) -> None:
+    np.save(tmp_path / "base.npy", tiny.base)
+    np.save(tmp_path / "queries.npy", tiny.queries)
+    with Client(tmp_path, "flat") as client:
+        built = client.build(
+            "numpy_flat",
+            "Flat",
+            {},
+            metric="cosine",
+            base=tmp_path / "base.npy",
+            queries=tmp_path / "queries.npy",
+        )
+        assert built["wall_s"] > 0
+        for mode in ("single", "batch"):
+            figures, ids = client.measure({}, mode=mode, warm_up=2, min_seconds=0.0)
+            assert ids is not None
+            np.testing.assert_array_equal(ids, tiny.neighbors[:, :10])
+            assert figures["queries"] == len(tiny.queries)
+            assert figures["wall_s"] > 0
+        assert set(figures) == {"queries", "wall_s", "cpu_s"}
+        # A failed request is reported and does not end the worker.
+        with pytest.raises(WorkerError, match="TypeError"):
+            client.measure({"share": "all"}, min_seconds=0.0)
+        _, ids = client.measure({"share": 0.5}, min_seconds=0.0)
+        assert ids is not None
+        assert ids.max() < 200
+    assert client._process.returncode == 0
+
+
+def test_dead_worker_is_an_error_with_its_last_words(tmp_path: Path) -> None:
+    with Client(tmp_path, "gone") as client:
+        client._process.kill()
+        client._process.wait()
+        with pytest.raises(WorkerError, match="gone"):
+            client.measure({})
+
+
+def test_slow_worker_is_stopped(tmp_path: Path) -> None:
+    with (
+        Client(tmp_path, "slow") as client,
+        pytest.raises(WorkerError, match="no answer in 0 s"),
+    ):
+        client.measure({}, timeout=0.0)
+
+
+def test_compare_reports_medians_of_all_rounds(
+    tiny: Dataset, flat: adapter.Algorithm
+) -> None:
+    result = run.compare(tiny, [flat], FAST, _quiet)
+    assert result["failures"] == []
+    assert [one["mode"] for one in result["points"]] == ["single", "batch"]
+    for point in result["points"]:
+        assert point["recall"] == point["recall_strict"] == 1.0
+        assert len(point["repeats"]) == 2
+        assert point["qps_range"][0] <= point["qps"] <= point["qps_range"][1]
+    assert result["points"][0]["latency_us"]["p99"] > 0
+    json.dumps(result)
+    table = report.text(result)
+    assert "numpy-flat (exact)" in table
+    assert "QPS @0.95" in table
+    assert "numpy-flat" in report.markdown(result, clock="cpu")
+
+
+def test_sweep_commits_points_that_a_comparison_reads_back(
+    tiny: Dataset,
+    flat: adapter.Algorithm,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shares = [{"share": share} for share in (0.25, 0.5, 0.9, 0.95, 1.0)]
+    variant = adapter.Variant("numpy_flat", "part", "Flat", ({},), tuple(shares))
+    part = adapter.dataclasses.replace(flat, variants=(variant,))
+    result = run.sweep(tiny, [part], FAST, _quiet)
+    found = [point["recall"] for point in result["points"]]
+    assert found == sorted(found)
+    assert found[-1] == 1.0
+
+    (tmp_path / "numpy_flat").mkdir()
+    monkeypatch.setattr(pareto, "HERE", tmp_path)
+    path = run.write_pareto(result, "numpy_flat")
+    points = pareto.load_points("numpy_flat", "tiny")
+    assert points is not None
+    assert path.name == "tiny.json"
+    recalls = [point["recall"] for point in points]
+    assert recalls == sorted(recalls)
+
+    compared = run.compare(tiny, [part], FAST, _quiet)
+    asked = {tuple(point["search"].items()) for point in compared["points"]}
+    assert asked <= {tuple(point["search"].items()) for point in points}
+    merged = report.merge([result, compared])
+    assert len(merged["points"]) == len(result["points"]) + len(compared["points"])
+    other = {**compared, "dataset": {**compared["dataset"], "rows": 1}}
+    with pytest.raises(ValueError, match="do not go together"):
+        report.merge([result, other])
+
+
+def test_broken_library_is_noted_and_skipped(
+    tiny: Dataset, flat: adapter.Algorithm
+) -> None:
+    broken = adapter.Variant("numpy_flat", "none", "Missing", ({},), ({},))
+    both = adapter.dataclasses.replace(flat, variants=(broken, *flat.variants))
+    result = run.compare(tiny, [both], FAST, _quiet)
+    assert [one["variant"] for one in result["indexes"]] == ["numpy-flat"]
+    assert "Missing" in result["failures"][0]["error"]
+
+
+def test_ratio_is_annx_over_the_best_peer() -> None:
+    def row(name: str, speed: float | None, **flags: bool) -> dict[str, object]:
+        kinds = {"subject": False, "exact": False} | flags
+        return {"variant": name, "speeds": {0.95: speed}, **kinds}
+
+    rows = [
+        row("annx-graph", 300.0, subject=True),
+        row("annx-flat", 50.0, subject=True, exact=True),
+        row("hnsw", 100.0),
+        row("qg", 200.0),
+        row("none", None),
+        row("flat", 25.0, exact=True),
+    ]
+    assert report.ratios(rows, [0.95], exact=False) == {0.95: (1.5, "qg")}
+    assert report.ratios(rows, [0.95], exact=True) == {0.95: (2.0, "flat")}
+    assert report.ratios(rows[2:], [0.95], exact=False) == {0.95: None}
+
+
+def test_plot_writes_images(
+    tiny: Dataset, flat: adapter.Algorithm, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    from bench.ann import plot
+
+    result = run.compare(tiny, [flat], FAST, _quiet)
+    paths = plot.draw(result, tmp_path / "tiny")
+    assert [path.name for path in paths] == [
+        "tiny.png",
+        "tiny.pdf",
+        "tiny-batch.png",
+        "tiny-batch.pdf",
+    ]
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
+
+
+def test_command_line_lists_and_refuses(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert "fashion-mnist-test" in shown
+    assert "hnswlib" in shown
+    assert cli.main(["compare", "--algorithms", "nothing"]) == 2
+    assert "no algorithm 'nothing'" in capsys.readouterr().err
+    assert cli.main(["compare", "--base-file", "x.npy"]) == 2
+
+
+def test_command_line_compares_files(
+    tiny: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "base.npy", tiny.base)
+    np.save(tmp_path / "queries.npy", tiny.queries)
+    arguments = [
+        "compare",
+        "--algorithms=numpy_flat",
+        f"--base-file={tmp_path / 'base.npy'}",
+        f"--query-file={tmp_path / 'queries.npy'}",
+        "--metric=cosine",
+        "--rounds=1",
+        "--min-seconds=0",
+        "--no-plot",
+        f"--out={tmp_path / 'out'}",
+    ]
+    assert cli.main(arguments) == 0
+    assert "base: 400 x 16, cosine" in capsys.readouterr().out
+    written = list((tmp_path / "out").glob("*.json"))
+    assert len(written) == 1
+    assert json.loads(written[0].read_text())["kind"] == "compare"
