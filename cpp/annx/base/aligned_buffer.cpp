@@ -12,13 +12,14 @@
 #endif
 
 namespace annx {
+
+#if defined(__linux__)
+
 namespace {
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 }  // namespace
-
-#if defined(__linux__)
 
 // Fresh anonymous mappings are zero and touch no page until it is used, so a large
 // reserve costs address space only.
