@@ -104,7 +104,8 @@ def _floats(text: str) -> tuple[float, ...]:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--algorithms",
-        help="comma-separated folders of bench/ann; by default all that are installed",
+        help="comma-separated folders of bench/ann, or FOLDER:VARIANT (as in "
+        "faiss:faiss-hnsw); by default all that are installed",
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--k", type=int, default=10)
@@ -152,7 +153,7 @@ def _chosen(names: str | None, *, default: Sequence[Algorithm]) -> list[Algorith
     asked = (
         list(default)
         if names is None
-        else [load_algorithm(name) for name in names.split(",")]
+        else [_narrowed(name) for name in names.split(",")]
     )
     there = [one for one in asked if one.installed()]
     for one in asked:
@@ -161,6 +162,19 @@ def _chosen(names: str | None, *, default: Sequence[Algorithm]) -> list[Algorith
     if not there:
         raise ValueError("none of the algorithms asked for is installed")
     return there
+
+
+def _narrowed(name: str) -> Algorithm:
+    """An algorithm by its folder, or ``folder:variant`` for one of its variants."""
+    folder, _, wanted = name.partition(":")
+    algorithm = load_algorithm(folder)
+    if not wanted:
+        return algorithm
+    kept = tuple(one for one in algorithm.variants if one.name == wanted)
+    if not kept:
+        names = [one.name for one in algorithm.variants]
+        raise KeyError(f"{folder} has the variants {names}, not {wanted!r}")
+    return dataclasses.replace(algorithm, variants=kept)
 
 
 def _protocol(options: argparse.Namespace, **changes: Any) -> run.Protocol:
@@ -266,11 +280,11 @@ def _table(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     if options.lid is not None:
-        one = data.load(options.lid, queries=500)
-        near = distances_to(one.base, one.queries, one.neighbors, one.metric)
-        if one.metric == "cosine":
+        found = data.load(options.lid, queries=500)
+        near = distances_to(found.base, found.queries, found.neighbors, found.metric)
+        if found.metric == "cosine":
             near = 2 * near
-        elif one.metric == "ip":
+        elif found.metric == "ip":
             raise ValueError("the inner product has no intrinsic dimension")
         lid = local_intrinsic_dimension(np.sqrt(np.maximum(near, 0)))
         print(f"{options.lid}: local intrinsic dimension {lid:.1f}")

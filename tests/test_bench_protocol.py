@@ -228,6 +228,8 @@ def test_command_line_lists_and_refuses(
     assert cli.main(["compare", "--algorithms", "nothing"]) == 2
     assert "no algorithm 'nothing'" in capsys.readouterr().err
     assert cli.main(["compare", "--base-file", "x.npy"]) == 2
+    assert cli.main(["compare", "--algorithms", "numpy_flat:other"]) == 2
+    assert "has the variants ['numpy-flat']" in capsys.readouterr().err
 
 
 def test_command_line_compares_files(

@@ -48,6 +48,7 @@ class Adapter(ABC):
     """
 
     unit_rows = False
+    index: Any
 
     def __init__(self, dim: int, metric: str, threads: int, **params: Any) -> None:
         self.dim = dim

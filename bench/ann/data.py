@@ -77,7 +77,7 @@ class Dataset:
                 f"k is {k}; the ground truth has {self.neighbors.shape[1]} neighbours"
             )
         near = distances_to(self.base, self.queries, self.neighbors[:, :k], self.metric)
-        return near.max(axis=1)
+        return np.asarray(near.max(axis=1))
 
     def take(self, count: int | None) -> Dataset:
         """The same set with its first ``count`` queries."""
@@ -211,7 +211,7 @@ def _from_folder(folder: Path, query_set: str) -> tuple[Array, Array, Array, str
 
 def _unit_if_int8(rows: Array) -> Array:
     """Rows stored as int8 have one scale each, which cosine does not see: length 1."""
-    out = rows.astype(np.float32)
+    out: Array = rows.astype(np.float32)
     if rows.dtype == np.int8:
         out /= np.linalg.norm(out, axis=1, keepdims=True)
     return out

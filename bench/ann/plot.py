@@ -46,7 +46,7 @@ _COLOURS = (
 )
 _MARKERS = "osD^vP<>hX*dp8H"
 
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
@@ -69,7 +69,9 @@ _NEAREST = 5e-4
 
 
 def _forward(recall: Array) -> Array:
-    return -np.log10(np.maximum(1 - np.asarray(recall, dtype=float), 0) + _NEAREST)
+    return np.asarray(
+        -np.log10(np.maximum(1 - np.asarray(recall, dtype=float), 0) + _NEAREST)
+    )
 
 
 def _inverse(value: Array) -> Array:
@@ -150,14 +152,15 @@ def _figure(
         styles,
     )
     _bars(memory_axis, rows, "index_bytes", 2.0**20, "index in memory, MiB", styles)
-    data, protocol = result["dataset"], result["protocol"]
+    data, protocol, machine = result["dataset"], result["protocol"], result["machine"]
     how = "one query a call" if mode == "single" else "all queries in one call"
+    threads, rounds = protocol["threads"], protocol["rounds"]
     figure.suptitle(
         f"{data['name']}: {data['rows']:,} x {data['dim']}, {data['metric']}; "
-        f"{data['queries']:,} queries, {how}, {protocol['threads']} thread(s)\n"
-        f"{result['machine']['cpu']}, "
-        f"{', '.join(result['machine']['isa'][-2:])}; "
-        f"medians of {protocol['rounds']} interleaved rounds",
+        f"{data['queries']:,} queries, {how}, "
+        f"{threads} thread{'s' if threads > 1 else ''}\n"
+        f"{machine['cpu']} ({', '.join(machine['isa'][-1:])}), "
+        + (f"medians of {rounds} interleaved rounds" if rounds > 1 else "one sweep"),
         fontsize=9,
     )
     return figure

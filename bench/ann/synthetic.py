@@ -11,8 +11,9 @@ and sparse regions, off the origin, and a little noise on top:
 
 The latent dimension is set so that the median local intrinsic dimension (maximum
 likelihood, 100 neighbours: Levina and Bickel, 2004) comes near that of real sets of
-this kind, which is about 14 for pictures, 18 to 20 for local descriptors and sentence
-embeddings. ``python -m bench list --lid NAME`` prints the figure of any set.
+this kind, which is 14 for pictures and 18 to 22 for local descriptors and embeddings
+of words and sentences: 19.1 for ``synthetic-1m-128``, 21.3 for ``synthetic-1m-384``.
+``python -m bench list --lid NAME`` prints the figure of any set.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def generate(
     dim: int,
     *,
     queries: int = 1000,
-    latent: int = 24,
+    latent: int | None = None,
     clusters: int = 256,
     noise: float = 0.02,
     seed: int = 0,
@@ -44,8 +45,8 @@ def generate(
         Shape of the base.
     queries : int
         How many queries; they are drawn alike and are not in the base.
-    latent : int
-        Dimension of the manifold.
+    latent : int, optional
+        Dimension of the manifold; by default 48, or 40 from 256 dimensions up.
     clusters : int
         Components of the mixture.
     noise : float
@@ -59,6 +60,8 @@ def generate(
     queries : ndarray of shape (queries, dim), float32
     """
     rng = np.random.default_rng(seed)
+    if latent is None:
+        latent = 48 if dim < 256 else 40
     hidden = max(2 * latent, dim // 2)
     first = rng.standard_normal((latent, hidden)) / np.sqrt(latent)
     bias = rng.standard_normal(hidden) * 0.3

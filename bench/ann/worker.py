@@ -205,7 +205,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         if message["do"] == "quit":
             break
         try:
-            reply = {"ok": True} | worker.answer(message)
+            reply: Message = {"ok": True} | worker.answer(message)
         except Exception as error:
             reply = {
                 "ok": False,

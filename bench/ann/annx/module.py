@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 import annx
 from bench.ann.adapter import Adapter, Array
 
@@ -25,7 +27,7 @@ class Flat(Adapter):
         return lambda queries: search(queries, k, threads=threads)
 
     def ids(self, found: Any) -> Array:
-        return found.ids
+        return np.asarray(found.ids)
 
 
 class Graph(Flat):

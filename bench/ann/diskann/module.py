@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import diskannpy
+import numpy as np
 
 from bench.ann.adapter import Adapter, Array
 
@@ -55,7 +56,7 @@ class Vamana(Adapter):
         return lambda queries: search(queries, k, width, threads)
 
     def ids(self, found: Any) -> Array:
-        return found.identifiers
+        return np.asarray(found.identifiers)
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import rabitqlib
 
 from bench.ann.adapter import Adapter, Array
@@ -24,7 +25,17 @@ class _Rabitq(Adapter):
             return "l2"
         return "ip" if self.metric == "ip" else self.params.get("space", "ip")
 
+    @property
+    def padded_dim(self) -> int:
+        """Its rotation takes 64 dimensions or more; zeros change no distance."""
+        return max(64, self.dim)
+
+    def pad(self, rows: Array) -> Array:
+        missing = self.padded_dim - self.dim
+        return np.pad(rows, ((0, 0), (0, missing))) if missing else rows
+
     def split(self, queries: Array) -> Sequence[Any]:
+        queries = self.pad(queries)
         return [queries[i : i + 1] for i in range(len(queries))]
 
 
@@ -33,12 +44,14 @@ class SymphonyQG(_Rabitq):
 
     def build(self, base: Array) -> None:
         self.index = rabitqlib.SymqgIndex(
-            self.dim,
+            self.padded_dim,
             self.params["degree"],
             metric=self.space,
             quantization_bits=self.params["bits"],
         )
-        self.index.build(base, self.params["ef_construction"], num_threads=self.threads)
+        self.index.build(
+            self.pad(base), self.params["ef_construction"], num_threads=self.threads
+        )
 
     def searcher(self, k: int, **params: Any) -> Callable[[Any], Any]:
         search, ef = self.index.search, max(k, params["ef"])
@@ -47,7 +60,7 @@ class SymphonyQG(_Rabitq):
     def batcher(self, k: int, **params: Any) -> Callable[[Array], Any]:
         search, ef, threads = self.index.search_batch, params["ef"], self.threads
         ef = max(k, ef)
-        return lambda queries: search(queries, k, ef, threads)[0]
+        return lambda queries: search(self.pad(queries), k, ef, threads)[0]
 
 
 class Ivf(_Rabitq):
@@ -55,10 +68,13 @@ class Ivf(_Rabitq):
 
     def build(self, base: Array) -> None:
         lists = max(1, round(self.params["lists_per_sqrt_n"] * len(base) ** 0.5))
-        clustering = rabitqlib.RaBitQKMeans(self.dim, lists, num_threads=self.threads)
+        base = self.pad(base)
+        clustering = rabitqlib.RaBitQKMeans(
+            self.padded_dim, lists, num_threads=self.threads
+        )
         clustering.train(base)
         self.index = rabitqlib.IvfIndex(
-            dim=self.dim,
+            dim=self.padded_dim,
             max_elements=len(base),
             num_clusters=lists,
             nbits=self.params["bits"],
@@ -79,5 +95,5 @@ class Ivf(_Rabitq):
 
     def batcher(self, k: int, **params: Any) -> Callable[[Array], Any]:
         search, probes = self.index.search, min(params["n_probe"], self.lists)
-        threads = self.threads
-        return lambda queries: search(queries, k, probes, num_threads=threads)[0]
+        pad, threads = self.pad, self.threads
+        return lambda queries: search(pad(queries), k, probes, num_threads=threads)[0]

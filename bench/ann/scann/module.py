@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import scann
 
 from bench.ann.adapter import Adapter, Array
@@ -19,7 +20,7 @@ class _Scann(Adapter):
         return "squared_l2" if self.metric == "l2" else "dot_product"
 
     def ids(self, found: Any) -> Array:
-        return found[0]
+        return np.asarray(found[0])
 
 
 class Tree(_Scann):

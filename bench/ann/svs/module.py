@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import svs
 
 from bench.ann.adapter import Adapter, Array
@@ -48,4 +49,4 @@ class Vamana(Adapter):
         return lambda queries: search(queries, k)[0]
 
     def ids(self, found: Any) -> Array:
-        return found[0] if len(found) == 1 else found
+        return np.asarray(found[0] if len(found) == 1 else found)
