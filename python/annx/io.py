@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from annx import _core
 from annx.errors import FormatError
 
-__all__ = ["Saved", "load", "register"]
+__all__ = ["Saved", "load", "register", "registered"]
 
 _KINDS: dict[str, type[Saved]] = {}
 
@@ -90,6 +90,11 @@ def register(kind: str) -> Callable[[type[SavedT]], type[SavedT]]:
     return decorate
 
 
+def registered() -> tuple[str, ...]:
+    """Return the kinds that `load` knows."""
+    return tuple(sorted(_KINDS))
+
+
 def load(
     path: str | os.PathLike[str], *, mmap: bool = False, verify: str = "full"
 ) -> Any:
@@ -132,7 +137,7 @@ def load(
     encoded = _encoded(path)
     kind = _core.file_kind(encoded)
     if kind not in _KINDS:
-        known = ", ".join(sorted(_KINDS))
+        known = ", ".join(registered())
         raise FormatError(
             f"{os.fspath(path)}: header: holds a {kind!r}, which this annx does not "
             f"know (it knows {known})"

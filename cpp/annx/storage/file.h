@@ -26,6 +26,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "annx/storage/array.h"
@@ -49,6 +50,12 @@ class FileWriter {
   void text(std::string_view name, std::string_view value);
   // The bytes are borrowed until the last call of this writer.
   void add(std::string_view name, std::span<const std::byte> bytes);
+  // Holds a lock or a buffer that what was added depends on, as long as the writer lives:
+  // an index that may grow meanwhile keeps its lock for reading here.
+  template <class T>
+  void keep(T&& value) {
+    kept_.push_back(std::make_shared<std::decay_t<T>>(std::forward<T>(value)));
+  }
 
   // Replaces the file atomically (os_file.h). Throws FileError.
   void write(const std::string& path) const;
@@ -71,6 +78,7 @@ class FileWriter {
   std::string meta_;
   std::vector<std::string> entry_names_;
   std::vector<Section> sections_;
+  std::vector<std::shared_ptr<void>> kept_;
 };
 
 class FileReader {

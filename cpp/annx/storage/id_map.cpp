@@ -39,7 +39,8 @@ void IdMap::check(std::size_t count, const std::int64_t* ids) const {
                           " vectors; it can hold " + std::to_string(kMaxSlots));
   }
   if (ids == nullptr) {
-    if (count > static_cast<std::size_t>(kMaxId - next_id_)) {
+    // From next_id_ to kMaxId; none where next_id_ has passed it.
+    if (count > static_cast<std::size_t>(kMaxId + 1 - next_id_)) {
       throw InvalidArgument("no automatic ids are left above " +
                             std::to_string(next_id_));
     }
