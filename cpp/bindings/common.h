@@ -57,6 +57,7 @@ class PyMonitor final : public Monitor {
   py::object progress_;
 };
 
+void bind_codec(py::module_& m);
 void bind_kernels(py::module_& m);
 void bind_storage(py::module_& m);
 void bind_flat(py::module_& m);

@@ -53,6 +53,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.doc() = "Compiled core of annx; the public API is in the annx package.";
   m.attr("__version__") = ANNX_VERSION;
   annx::bindings::bind_errors();
+  annx::bindings::bind_codec(m);
   annx::bindings::bind_kernels(m);
   annx::bindings::bind_storage(m);
   annx::bindings::bind_flat(m);

@@ -9,5 +9,6 @@
 #include "annx/kernels/bits.inc.h"
 #include "annx/kernels/convert.inc.h"
 #include "annx/kernels/tile.inc.h"
+#include "annx/kernels/assign.inc.h"
 #include "annx/kernels/table.inc.h"
 // clang-format on

@@ -156,6 +156,22 @@ struct TileKernels {
   TileNearest nearest;
 };
 
+// Centroids come in groups of this many, points in tiles of at most that many.
+inline constexpr std::size_t kGroup = 16;
+inline constexpr std::size_t kScorePoints = 6;
+
+// For each group g listed, lane l and point p (count <= kScorePoints):
+//   scores[p * score_stride + g * kGroup + l] =
+//       offsets[g * kGroup + l] + sum_i points[p * stride + i] * packed[(g * dim + i) *
+//       kGroup + l]
+//   minima[p * minima_stride + g] = the least of those 16 scores.
+// One fused multiply-add an element, in order of i. `scores` may be null: minima only.
+using ScoreTile = void (*)(const float* points, std::size_t stride, std::size_t count,
+                           const float* packed, const float* offsets, std::size_t dim,
+                           const std::uint32_t* groups, std::size_t group_count,
+                           float* scores, std::size_t score_stride, float* minima,
+                           std::size_t minima_stride);
+
 struct KernelTable {
   const char* isa;
   FloatRows float_rows[kOpCount][kFloatTypes];
@@ -179,6 +195,7 @@ struct KernelTable {
   Narrow narrow[kFloatTypes];  // indexed by the narrow type; float32 is a copy
   Widen widen[kFloatTypes + kByteTypes];  // as annx::DType: 3 int8, 4 uint8
   TileKernels tile;
+  ScoreTile score_tile;
 };
 
 }  // namespace annx::kernels

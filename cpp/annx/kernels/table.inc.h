@@ -43,6 +43,7 @@ constexpr KernelTable make_table() {
       {&widen<LoadF32>, &widen<LoadF16>, &widen<LoadBF16>, &widen<LoadI8>,
        &widen<LoadU8>},
       tile_kernels(),
+      &score_tile,
   };
 }
 

@@ -1,0 +1,517 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "annx/codec/centroid_blocks.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+
+#include "annx/base/types.h"
+#include "annx/kernels/dispatch.h"
+
+namespace annx::codec {
+namespace {
+
+using kernels::kGroup;
+using kernels::kScorePoints;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr std::size_t kBlockTiles = 8;
+constexpr std::size_t kBlock = kBlockTiles * kScorePoints;
+// More bounds a point would cost more memory than they save time.
+constexpr std::size_t kMaxSpans = 64;
+// Above this the scores of a block would not stay in the cache; they are made again for
+// the few groups that need a second look.
+constexpr std::size_t kMaxKeptScores = 4096;
+// A batch of packed groups that stays in the second-level cache beside a block of
+// points.
+constexpr std::size_t kBatchBytes = 128 * 1024;
+// Squares below the normal range lose digits absolutely, not relatively.
+constexpr double kUnderflow = 1e-36;
+
+// The loops over spans below are written so that compilers turn them into vector code:
+// no branches, `a < b ? a : b` for the least.
+// lower[s] = (lower[s] - drift[s]) shrunk by a rounding; gap[s] = min(gap, lower -
+// need).
+void drift_bounds(float* lower, const float* drift, float need, float* gap,
+                  std::size_t spans) {
+  for (std::size_t s = 0; s < spans; ++s) {
+    const float l = (lower[s] - drift[s]) * (1.0f - 0x1.0p-22f);
+    const float g = l - need;
+    lower[s] = l;
+    gap[s] = g < gap[s] ? g : gap[s];
+  }
+}
+
+// lower[s] where gap[s] > 0 (not scored), else the root of what the scores leave.
+void merge_bounds(const float* square, const float* gap, float base, float* lower,
+                  std::size_t spans) {
+  for (std::size_t s = 0; s < spans; ++s) {
+    const float sum = square[s] + base;
+    const float root = std::sqrt(sum > 0.0f ? sum : 0.0f) * (1.0f - 0x1.0p-22f);
+    lower[s] = gap[s] > 0.0f ? lower[s] : root;
+  }
+}
+
+double relative_error(std::size_t dim) {
+  return (1.05 * static_cast<double>(dim) + 16.0) * 0x1.0p-24;
+}
+
+// Halves `ids` by the projection on the direction of (nearly) largest variance until
+// the parts are of a group's size, so that neighbours in the order are alike. Power
+// iteration from the farthest member; only speed depends on its accuracy.
+void bisect(MatrixView<float> x, std::uint32_t* ids, std::size_t count,
+            std::vector<float>& scratch) {
+  if (count <= kGroup) return;
+  const std::size_t dim = x.cols;
+  std::vector<float> mean(dim), axis(dim), next(dim);
+  for (std::size_t i = 0; i < count; ++i) {
+    const float* row = x.row(ids[i]);
+    for (std::size_t j = 0; j < dim; ++j) mean[j] += row[j];
+  }
+  for (float& m : mean) m /= static_cast<float>(count);
+  float farthest = -1.0f;
+  for (std::size_t i = 0; i < count; ++i) {
+    const float* row = x.row(ids[i]);
+    float square = 0.0f;
+    for (std::size_t j = 0; j < dim; ++j)
+      square += (row[j] - mean[j]) * (row[j] - mean[j]);
+    if (square > farthest) {
+      farthest = square;
+      for (std::size_t j = 0; j < dim; ++j) axis[j] = row[j] - mean[j];
+    }
+  }
+  if (!(farthest > 0.0f) || !std::isfinite(farthest)) return;
+  scratch.resize(x.rows);
+  const auto project = [&] {
+    for (std::size_t i = 0; i < count; ++i) {
+      const float* row = x.row(ids[i]);
+      float dot = 0.0f;
+      for (std::size_t j = 0; j < dim; ++j) dot += (row[j] - mean[j]) * axis[j];
+      scratch[ids[i]] = dot;
+    }
+  };
+  for (int round = 0; round < 4; ++round) {
+    project();
+    std::fill(next.begin(), next.end(), 0.0f);
+    for (std::size_t i = 0; i < count; ++i) {
+      const float* row = x.row(ids[i]);
+      const float weight = scratch[ids[i]];
+      for (std::size_t j = 0; j < dim; ++j) next[j] += weight * (row[j] - mean[j]);
+    }
+    float largest = 0.0f;
+    for (const float a : next) largest = std::max(largest, std::fabs(a));
+    if (!(largest > 0.0f) || !std::isfinite(largest)) break;
+    for (std::size_t j = 0; j < dim; ++j) axis[j] = next[j] / largest;
+  }
+  project();
+  // Cut at a multiple of the group's size, so that only the last group is not full.
+  const std::size_t half = (count / 2 + kGroup - 1) / kGroup * kGroup;
+  std::nth_element(ids, ids + half, ids + count, [&](std::uint32_t a, std::uint32_t b) {
+    return scratch[a] < scratch[b] || (scratch[a] == scratch[b] && a < b);
+  });
+  bisect(x, ids, half, scratch);
+  bisect(x, ids + half, count - half, scratch);
+}
+
+}  // namespace
+
+Cells::Cells(MatrixView<float> points)
+    : rows(points.rows * points.cols * sizeof(float)),
+      order(points.rows),
+      cell(points.rows, kNoSlot),
+      distance(points.rows),
+      dim(points.cols) {
+  std::iota(order.begin(), order.end(), 0u);
+  for (std::size_t i = 0; i < points.rows; ++i) {
+    std::memcpy(rows.data() + i * dim * sizeof(float), points.row(i),
+                dim * sizeof(float));
+  }
+}
+
+// Scratch of one thread.
+struct CentroidBlocks::Worker {
+  std::vector<float> points;             // [kBlock][dim], -2 x'
+  std::vector<float> scores;             // [kBlock][groups * 16], or one group
+  std::vector<float> minima;             // [kBlock][groups]
+  std::vector<double> square;            // |x'|^2
+  std::vector<std::uint32_t> lists;      // [tile][groups], the groups to score
+  std::vector<std::uint32_t> list_size;  // [tile]
+  std::vector<float> gap;                // [tile][spans], scored where <= 0
+  std::vector<float> floor;              // [groups], then [spans]
+  std::size_t changed = 0;
+
+  explicit Worker(const CentroidBlocks& b)
+      : points(kBlock * b.dim_),
+        scores(b.keep_scores_ ? kBlock * b.groups_ * kGroup : kGroup),
+        minima(kBlock * b.groups_),
+        square(kBlock),
+        lists(kBlockTiles * b.groups_),
+        list_size(kBlockTiles),
+        gap(kBlockTiles * b.spans_),
+        floor(b.groups_) {}
+};
+
+CentroidBlocks::CentroidBlocks(MatrixView<float> centroids)
+    : centroids_(centroids),
+      dim_(centroids.cols),
+      groups_((centroids.rows + kGroup - 1) / kGroup) {
+  span_ = (groups_ + kMaxSpans - 1) / kMaxSpans;
+  spans_ = (groups_ + span_ - 1) / span_;
+  keep_scores_ = centroids.rows <= kMaxKeptScores;
+  std::vector<std::uint32_t> ids(centroids.rows);
+  std::iota(ids.begin(), ids.end(), 0u);
+  std::vector<float> scratch;
+  bisect(centroids, ids.data(), ids.size(), scratch);
+  member_.assign(groups_ * kGroup, kNoSlot);
+  place_.resize(centroids.rows);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    member_[i] = ids[i];
+    place_[ids[i]] = static_cast<std::uint32_t>(i);
+  }
+  packed_ = AlignedBuffer(groups_ * kGroup * dim_ * sizeof(float));
+  offsets_.resize(groups_ * kGroup);
+  reach_.resize(groups_);
+  mean_.resize(dim_);
+  repack();
+}
+
+void CentroidBlocks::repack() {
+  std::vector<double> sum(dim_);
+  for (std::size_t c = 0; c < centroids_.rows; ++c) {
+    const float* row = centroids_.row(c);
+    for (std::size_t j = 0; j < dim_; ++j) sum[j] += row[j];
+  }
+  for (std::size_t j = 0; j < dim_; ++j) {
+    mean_[j] = static_cast<float>(sum[j] / static_cast<double>(centroids_.rows));
+  }
+  auto* packed = reinterpret_cast<float*>(packed_.data());
+  std::fill(offsets_.begin(), offsets_.end(), kInfinity);
+  std::fill(reach_.begin(), reach_.end(), 0.0f);
+  for (std::size_t i = 0; i < member_.size(); ++i) {
+    if (member_[i] == kNoSlot) continue;
+    const float* row = centroids_.row(member_[i]);
+    float* column = packed + i / kGroup * dim_ * kGroup + i % kGroup;
+    double square = 0.0;
+    for (std::size_t j = 0; j < dim_; ++j) {
+      const float c = row[j] - mean_[j];
+      column[j * kGroup] = c;
+      square += static_cast<double>(c) * c;
+    }
+    offsets_[i] = static_cast<float>(square);
+    float& reach = reach_[i / kGroup];
+    reach = std::max(reach, static_cast<float>(std::sqrt(square) * (1.0 + 1e-6)));
+  }
+}
+
+void CentroidBlocks::center(const float* row, float* out, double& square) const {
+  // Four partial sums: one would make every addition wait for the last.
+  double sums[4] = {};
+  std::size_t j = 0;
+  for (; j + 4 <= dim_; j += 4) {
+    for (std::size_t l = 0; l < 4; ++l) {
+      const float x = row[j + l] - mean_[j + l];
+      out[j + l] = -2.0f * x;
+      sums[l] += static_cast<double>(x) * x;
+    }
+  }
+  for (; j < dim_; ++j) {
+    const float x = row[j] - mean_[j];
+    out[j] = -2.0f * x;
+    sums[0] += static_cast<double>(x) * x;
+  }
+  square = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+// Scores the first `count` points of the block against the groups of their tile's list.
+void CentroidBlocks::score(Worker& w, std::size_t count) const {
+  const auto& table = kernels::active();
+  const auto* packed = reinterpret_cast<const float*>(packed_.data());
+  const std::size_t tiles = (count + kScorePoints - 1) / kScorePoints;
+  const std::size_t batch =
+      std::max<std::size_t>(1, kBatchBytes / (dim_ * kGroup * sizeof(float)));
+  const std::size_t score_stride = groups_ * kGroup;
+  std::size_t from[kBlockTiles] = {};
+  for (std::size_t end = std::min(batch, groups_);;
+       end = std::min(end + batch, groups_)) {
+    for (std::size_t t = 0; t < tiles; ++t) {
+      const std::uint32_t* list = w.lists.data() + t * groups_;
+      std::size_t to = from[t];
+      if (end == groups_) {
+        to = w.list_size[t];
+      } else {
+        while (to < w.list_size[t] && list[to] < end) ++to;
+      }
+      if (to == from[t]) continue;
+      const std::size_t first = t * kScorePoints;
+      table.score_tile(w.points.data() + first * dim_, dim_,
+                       std::min(kScorePoints, count - first), packed, offsets_.data(),
+                       dim_, list + from[t], to - from[t],
+                       keep_scores_ ? w.scores.data() + first * score_stride : nullptr,
+                       score_stride, w.minima.data() + first * groups_, groups_);
+      from[t] = to;
+    }
+    if (end == groups_) break;
+  }
+}
+
+// The 16 scores of point p of the block against a group that was scored.
+const float* CentroidBlocks::lanes(Worker& w, std::size_t p, std::size_t group) const {
+  if (keep_scores_) return w.scores.data() + (p * groups_ + group) * kGroup;
+  const std::uint32_t zero = 0;
+  float least;
+  kernels::active().score_tile(
+      w.points.data() + p * dim_, dim_, 1,
+      reinterpret_cast<const float*>(packed_.data()) + group * dim_ * kGroup,
+      offsets_.data() + group * kGroup, dim_, &zero, 1, w.scores.data(), kGroup, &least,
+      1);
+  return w.scores.data();
+}
+
+// Improves (id, distance) by the centroids that the scores of point p leave possible.
+void CentroidBlocks::settle(Worker& w, std::size_t p, const float* row,
+                            std::uint32_t& id, float& distance) const {
+  const auto gather = kernels::active().float_gather[kernels::kOpL2][0];
+  const double u = relative_error(dim_);
+  const float* minima = w.minima.data() + p * groups_;
+  const double square = w.square[p];
+  const auto length = static_cast<float>(std::sqrt(square) * (1.0 + 1e-6));
+  // Everything below is relative to -|x'|^2, in float, with the rounding in `slack`.
+  const auto error = static_cast<float>(u * 1.0001);
+  const auto slack = static_cast<float>(u * 0.01 * square + kUnderflow);
+  float* floor = w.floor.data();
+  float limits[4] = {kInfinity, kInfinity, kInfinity, kInfinity};
+  const auto widest = [&](std::size_t g) {
+    const float sum = length + reach_[g];
+    return error * sum * sum + slack;
+  };
+  std::size_t g = 0;
+  for (; g + 4 <= groups_; g += 4) {
+    for (std::size_t l = 0; l < 4; ++l) {
+      const float e = widest(g + l);
+      const float upper = minima[g + l] + e;
+      floor[g + l] = minima[g + l] - e;
+      limits[l] = upper < limits[l] ? upper : limits[l];
+    }
+  }
+  for (; g < groups_; ++g) {
+    const float e = widest(g);
+    floor[g] = minima[g] - e;
+    limits[0] = std::min(limits[0], minima[g] + e);
+  }
+  float limit =
+      std::min(std::min(limits[0], limits[1]), std::min(limits[2], limits[3]));
+  limit = std::min(
+      limit, static_cast<float>(static_cast<double>(distance) * (1.0 + 1e-6) - square) +
+                 slack);
+  for (g = 0; g < groups_; ++g) {
+    if (floor[g] > limit) continue;
+    const float* scores = lanes(w, p, g);
+    const float most = limit + widest(g);
+    for (std::size_t l = 0; l < kGroup; ++l) {
+      const std::uint32_t c = member_[g * kGroup + l];
+      if (scores[l] > most || c == kNoSlot || c == id) continue;
+      float d;
+      gather(row, reinterpret_cast<const std::byte*>(centroids_.data),
+             centroids_.stride * sizeof(float), &c, 1, dim_, &d);
+      if (d < distance || (d == distance && c < id)) {
+        distance = d;
+        id = c;
+      }
+    }
+  }
+}
+
+// New lower bounds, from the scores, of the spans that point p was scored against.
+// Uses what settle() left for the same point.
+void CentroidBlocks::renew(Worker& w, std::size_t p, std::uint32_t id,
+                           float* bounds) const {
+  float* floor = w.floor.data();
+  const float* gap = w.gap.data() + p / kScorePoints * spans_;
+  const std::size_t own = place_[id] / kGroup;
+  if (gap[own / span_] <= 0.0f) {
+    const float* scores = lanes(w, p, own);
+    float least = kInfinity;
+    for (std::size_t l = 0; l < kGroup; ++l) {
+      if (member_[own * kGroup + l] != id) least = std::min(least, scores[l]);
+    }
+    floor[own] += least - w.minima[p * groups_ + own];
+  }
+  for (std::size_t s = 0; s < spans_ && span_ > 1; ++s) {
+    const std::size_t end = std::min(groups_, (s + 1) * span_);
+    float lower = kInfinity;
+    for (std::size_t g = s * span_; g < end; ++g) lower = std::min(lower, floor[g]);
+    floor[s] = lower;
+  }
+  const auto base = static_cast<float>(w.square[p]) * (1.0f - 0x1.0p-22f);
+  merge_bounds(floor, gap, base, bounds, spans_);
+}
+
+void CentroidBlocks::nearest(MatrixView<float> rows, std::uint32_t* ids,
+                             float* distances, std::size_t threads,
+                             Monitor* monitor) const {
+  threads = resolve_threads(threads);
+  std::vector<std::vector<Worker>> workers(threads);
+  parallel_for(
+      rows.rows, threads, kBlock,
+      [&](std::size_t begin, std::size_t end, std::size_t worker) {
+        if (workers[worker].empty()) {
+          workers[worker].emplace_back(*this);
+          Worker& fresh = workers[worker].front();
+          for (std::size_t t = 0; t < kBlockTiles; ++t) {
+            std::uint32_t* list = fresh.lists.data() + t * groups_;
+            std::iota(list, list + groups_, 0u);
+            fresh.list_size[t] = static_cast<std::uint32_t>(groups_);
+          }
+        }
+        Worker& w = workers[worker].front();
+        const std::size_t count = end - begin;
+        for (std::size_t p = 0; p < count; ++p) {
+          center(rows.row(begin + p), w.points.data() + p * dim_, w.square[p]);
+        }
+        score(w, count);
+        for (std::size_t p = 0; p < count; ++p) {
+          std::uint32_t id = kNoSlot;
+          float distance = kInfinity;
+          settle(w, p, rows.row(begin + p), id, distance);
+          ids[begin + p] = id;
+          if (distances != nullptr) distances[begin + p] = distance;
+        }
+      },
+      monitor);
+}
+
+std::size_t CentroidBlocks::improve(Cells& cells, const std::vector<double>& moves,
+                                    std::size_t threads, Monitor* monitor) const {
+  threads = resolve_threads(threads);
+  const auto gather = kernels::active().float_gather[kernels::kOpL2][0];
+  const std::size_t n = cells.order.size();
+  const bool first = !cells.started;
+  if (first) cells.bounds = AlignedBuffer(n * spans_ * sizeof(float));
+  auto* all_bounds = reinterpret_cast<float*>(cells.bounds.data());
+  std::vector<float> drift(spans_);
+  for (std::size_t i = 0; i < member_.size() && !first; ++i) {
+    if (member_[i] == kNoSlot) continue;
+    float& d = drift[i / kGroup / span_];
+    d = std::max(d, static_cast<float>(moves[member_[i]] * (1.0 + 1e-6)));
+  }
+  // A centroid is certainly not the nearest if its bound exceeds this times the square
+  // root of the canonical distance to the own one; both canonical errors are in it.
+  const float widen = 1.0f + (static_cast<float>(dim_) / 32.0f + 16.0f) * 0x1.0p-22f;
+  std::vector<std::vector<Worker>> workers(threads);
+  parallel_for(
+      n, threads, kBlock,
+      [&](std::size_t begin, std::size_t end, std::size_t worker) {
+        if (workers[worker].empty()) workers[worker].emplace_back(*this);
+        Worker& w = workers[worker].front();
+        const std::size_t count = end - begin;
+        const std::size_t tiles = (count + kScorePoints - 1) / kScorePoints;
+        std::fill(w.gap.begin(), w.gap.end(), first ? 0.0f : kInfinity);
+        for (std::size_t p = 0; p < count && !first; ++p) {
+          float& distance = cells.distance[begin + p];
+          gather(cells.row(begin + p),
+                 reinterpret_cast<const std::byte*>(centroids_.data),
+                 centroids_.stride * sizeof(float), &cells.cell[begin + p], 1, dim_,
+                 &distance);
+          const float need = std::sqrt(distance) * widen + 1e-18f;
+          drift_bounds(all_bounds + (begin + p) * spans_, drift.data(), need,
+                       w.gap.data() + p / kScorePoints * spans_, spans_);
+        }
+        for (std::size_t t = 0; t < tiles; ++t) {
+          const float* gap = w.gap.data() + t * spans_;
+          std::uint32_t* list = w.lists.data() + t * groups_;
+          std::uint32_t size = 0;
+          for (std::size_t s = 0; s < spans_; ++s) {
+            if (gap[s] > 0.0f) continue;
+            const std::size_t to = std::min(groups_, (s + 1) * span_);
+            for (std::size_t g = s * span_; g < to; ++g) {
+              list[size++] = static_cast<std::uint32_t>(g);
+            }
+          }
+          w.list_size[t] = size;
+          if (size == 0) continue;
+          const std::size_t stop = std::min(count, (t + 1) * kScorePoints);
+          for (std::size_t p = t * kScorePoints; p < stop; ++p) {
+            center(cells.row(begin + p), w.points.data() + p * dim_, w.square[p]);
+          }
+          std::fill_n(w.minima.data() + t * kScorePoints * groups_,
+                      kScorePoints * groups_, kInfinity);
+        }
+        score(w, count);
+        for (std::size_t p = 0; p < count; ++p) {
+          if (w.list_size[p / kScorePoints] == 0) continue;
+          std::uint32_t& cell = cells.cell[begin + p];
+          float& kept = cells.distance[begin + p];
+          const std::uint32_t old = cell;
+          const float old_distance = kept;
+          std::uint32_t id = old;
+          float distance = first ? kInfinity : old_distance;
+          settle(w, p, cells.row(begin + p), id, distance);
+          float* bounds = all_bounds + (begin + p) * spans_;
+          renew(w, p, id, bounds);
+          if (id == old) continue;
+          if (!first) {
+            // The cell left behind may be in a span that was not scored.
+            float& lower = bounds[place_[old] / kGroup / span_];
+            lower = std::min(lower, std::sqrt(old_distance) / widen);
+          }
+          cell = id;
+          kept = distance;
+          ++w.changed;
+        }
+      },
+      monitor);
+  cells.started = true;
+  std::size_t changed = 0;
+  for (const auto& w : workers) {
+    if (!w.empty()) changed += w.front().changed;
+  }
+  return changed;
+}
+
+void CentroidBlocks::sort(Cells& cells) const {
+  const std::size_t n = cells.order.size();
+  const std::size_t places = groups_ * kGroup;
+  std::vector<std::size_t> start(places + 1);
+  for (const std::uint32_t c : cells.cell) ++start[place_[c] + 1];
+  std::partial_sum(start.begin(), start.end(), start.begin());
+  // to[p]: where position p goes. Rows and bounds are carried along the cycles, in
+  // place.
+  std::vector<std::uint32_t> to(n);
+  for (std::size_t p = 0; p < n; ++p) {
+    to[p] = static_cast<std::uint32_t>(start[place_[cells.cell[p]]]++);
+  }
+  auto* rows = reinterpret_cast<float*>(cells.rows.data());
+  auto* bounds = reinterpret_cast<float*>(cells.bounds.data());
+  std::vector<float> held_row(dim_), held_bounds(spans_);
+  for (std::size_t p = 0; p < n; ++p) {
+    if (to[p] == p) continue;
+    std::copy_n(rows + p * dim_, dim_, held_row.data());
+    std::copy_n(bounds + p * spans_, spans_, held_bounds.data());
+    std::uint32_t order = cells.order[p];
+    std::uint32_t cell = cells.cell[p];
+    float distance = cells.distance[p];
+    for (std::size_t at = p; to[at] != at;) {
+      const std::size_t next = to[at];
+      std::swap_ranges(held_row.begin(), held_row.end(), rows + next * dim_);
+      std::swap_ranges(held_bounds.begin(), held_bounds.end(), bounds + next * spans_);
+      std::swap(order, cells.order[next]);
+      std::swap(cell, cells.cell[next]);
+      std::swap(distance, cells.distance[next]);
+      to[at] = static_cast<std::uint32_t>(at);
+      at = next;
+    }
+  }
+}
+
+void CentroidBlocks::forget(Cells& cells,
+                            const std::vector<std::uint32_t>& positions) const {
+  auto* bounds = reinterpret_cast<float*>(cells.bounds.data());
+  for (const std::uint32_t p : positions) {
+    std::fill_n(bounds + p * spans_, spans_, 0.0f);
+  }
+}
+
+}  // namespace annx::codec

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// Scores of a few points against groups of 16 centroids, the arithmetic of k-means and
+// of encoding. Centroids are stored transposed, 16 side by side, so that one broadcast
+// of a point's element meets 16 centroids and no sum is ever taken across lanes.
+// Written over the primitives of tile.inc.h.
+
+namespace annx::kernels::ANNX_ISA_NS {
+namespace {
+
+inline constexpr std::size_t kGroupRegs = kGroup / kTileLanes;
+static_assert(kGroup % kTileLanes == 0);
+
+// The least of 16 values, as a tree: a chain would wait for every comparison.
+ANNX_INLINE float least_of(const Lanes (&x)[kGroupRegs]) {
+  Lanes least = x[0];
+  ANNX_UNROLL
+  for (std::size_t r = 1; r < kGroupRegs; ++r) {
+    least = less_pick(lanes_less(x[r], least), x[r], least);
+  }
+  float v[kTileLanes];
+  lanes_store(v, least);
+  ANNX_UNROLL
+  for (std::size_t half = kTileLanes / 2; half > 0; half /= 2) {
+    ANNX_UNROLL
+    for (std::size_t l = 0; l < half; ++l)
+      v[l] = v[l + half] < v[l] ? v[l + half] : v[l];
+  }
+  return v[0];
+}
+
+// `P` points against one group. Each sum runs over the elements in order, so a score
+// does not depend on which points and groups stand beside it.
+template <std::size_t P>
+ANNX_INLINE void score_group(const float* points, std::size_t stride,
+                             const float* packed, const float* offsets, std::size_t dim,
+                             float* scores, std::size_t score_stride, float* minima,
+                             std::size_t minima_stride) {
+  Lanes sum[P][kGroupRegs];
+  ANNX_UNROLL
+  for (std::size_t p = 0; p < P; ++p) {
+    ANNX_UNROLL
+    for (std::size_t r = 0; r < kGroupRegs; ++r) {
+      sum[p][r] = lanes_load(offsets + r * kTileLanes);
+    }
+  }
+  for (std::size_t i = 0; i < dim; ++i) {
+    Lanes c[kGroupRegs];
+    ANNX_UNROLL
+    for (std::size_t r = 0; r < kGroupRegs; ++r) {
+      c[r] = lanes_load(packed + i * kGroup + r * kTileLanes);
+    }
+    ANNX_UNROLL
+    for (std::size_t p = 0; p < P; ++p) {
+      const Lanes x = lanes_set(points[p * stride + i]);
+      ANNX_UNROLL
+      for (std::size_t r = 0; r < kGroupRegs; ++r) {
+        sum[p][r] = lanes_fma(x, c[r], sum[p][r]);
+      }
+    }
+  }
+  if (scores != nullptr) {
+    ANNX_UNROLL
+    for (std::size_t p = 0; p < P; ++p) {
+      ANNX_UNROLL
+      for (std::size_t r = 0; r < kGroupRegs; ++r) {
+        lanes_store(scores + p * score_stride + r * kTileLanes, sum[p][r]);
+      }
+    }
+  }
+  ANNX_UNROLL
+  for (std::size_t p = 0; p < P; ++p) minima[p * minima_stride] = least_of(sum[p]);
+}
+
+template <std::size_t P>
+inline void score_groups(const float* points, std::size_t stride, const float* packed,
+                         const float* offsets, std::size_t dim,
+                         const std::uint32_t* groups, std::size_t group_count,
+                         float* scores, std::size_t score_stride, float* minima,
+                         std::size_t minima_stride) {
+  for (std::size_t j = 0; j < group_count; ++j) {
+    const std::size_t g = groups[j];
+    score_group<P>(points, stride, packed + g * dim * kGroup, offsets + g * kGroup, dim,
+                   scores == nullptr ? nullptr : scores + g * kGroup, score_stride,
+                   minima + g, minima_stride);
+  }
+}
+
+void score_tile(const float* points, std::size_t stride, std::size_t count,
+                const float* packed, const float* offsets, std::size_t dim,
+                const std::uint32_t* groups, std::size_t group_count, float* scores,
+                std::size_t score_stride, float* minima, std::size_t minima_stride) {
+  if (count == kScorePoints) {
+    score_groups<kScorePoints>(points, stride, packed, offsets, dim, groups,
+                               group_count, scores, score_stride, minima,
+                               minima_stride);
+    return;
+  }
+  for (std::size_t p = 0; p < count; ++p) {
+    score_groups<1>(points + p * stride, stride, packed, offsets, dim, groups,
+                    group_count,
+                    scores == nullptr ? nullptr : scores + p * score_stride,
+                    score_stride, minima + p * minima_stride, minima_stride);
+  }
+}
+
+}  // namespace
+}  // namespace annx::kernels::ANNX_ISA_NS
