@@ -6,10 +6,12 @@ from __future__ import annotations
 from annx._core import __version__
 from annx.errors import FormatError, NotCalibratedError, NotTrainedError
 from annx.io import load
+from annx.kmeans import KMeans
 from annx.results import RadiusResult, SearchResult
 
 __all__ = [
     "FormatError",
+    "KMeans",
     "NotCalibratedError",
     "NotTrainedError",
     "RadiusResult",

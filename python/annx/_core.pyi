@@ -7,7 +7,66 @@ from __future__ import annotations
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['check_rows', 'file_checksum', 'file_kind', 'isa', 'isas', 'probe_kernel']
+__all__: list[str] = ['KMeans', 'check_rows', 'file_checksum', 'file_kind', 'isa', 'isas', 'move_centroids', 'probe_kernel', 'random_bits', 'tile_products']
+class KMeans:
+    @staticmethod
+    def from_bytes(data: bytes) -> KMeans:
+        ...
+    @staticmethod
+    def load(path: str | bytes, mmap: bool = False, verify: bool = True) -> KMeans:
+        ...
+    def __init__(self, *, n_clusters: typing.SupportsInt | typing.SupportsIndex, n_iterations: typing.SupportsInt | typing.SupportsIndex, n_restarts: typing.SupportsInt | typing.SupportsIndex, sample_limit: typing.SupportsInt | typing.SupportsIndex, start: str, spherical: bool, tolerance: typing.SupportsFloat | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def assign(self, vectors: numpy.typing.NDArray[numpy.float32], threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.float32]]:
+        ...
+    def save(self, path: str | bytes) -> None:
+        ...
+    def to_bytes(self) -> bytes:
+        ...
+    def train(self, vectors: numpy.typing.NDArray[numpy.float32], start: numpy.typing.NDArray[numpy.float32], threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> None:
+        ...
+    @property
+    def centroids(self) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    @property
+    def dim(self) -> int:
+        ...
+    @property
+    def n_clusters(self) -> int:
+        ...
+    @property
+    def n_iterations(self) -> int:
+        ...
+    @property
+    def n_restarts(self) -> int:
+        ...
+    @property
+    def n_trained(self) -> int:
+        ...
+    @property
+    def objectives(self) -> numpy.typing.NDArray[numpy.float64]:
+        ...
+    @property
+    def restart(self) -> int:
+        ...
+    @property
+    def sample_limit(self) -> int:
+        ...
+    @property
+    def seed(self) -> int:
+        ...
+    @property
+    def spherical(self) -> bool:
+        ...
+    @property
+    def start(self) -> str:
+        ...
+    @property
+    def tolerance(self) -> float:
+        ...
+    @property
+    def trained(self) -> bool:
+        ...
 def check_rows(rows: numpy.ndarray, dtype: str, dim: typing.SupportsInt | typing.SupportsIndex, name: str) -> None:
     """
     Raise ValueError at NaN, infinity, a squared norm beyond float32 or stray bits.
@@ -28,8 +87,20 @@ def isas() -> dict:
     """
     Compiled instruction sets, worst first, and whether this processor has them.
     """
+def move_centroids(vectors: numpy.typing.NDArray[numpy.float32], cells: numpy.typing.NDArray[numpy.uint32], centroids: numpy.typing.NDArray[numpy.float32], spherical: bool) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    One centroid update of k-means, for tests; cells must be below the count.
+    """
 def probe_kernel(isa: str, kernel: str, op: str, dtype: str, query: numpy.typing.NDArray[numpy.uint8], rows: numpy.typing.NDArray[numpy.uint8], slots: numpy.typing.NDArray[numpy.uint32], first: numpy.typing.NDArray[numpy.uint8], second: numpy.typing.NDArray[numpy.uint8], *, dim: typing.SupportsInt | typing.SupportsIndex, count: typing.SupportsInt | typing.SupportsIndex, stride: typing.SupportsInt | typing.SupportsIndex, offset: typing.SupportsInt | typing.SupportsIndex = 0, queries: typing.SupportsInt | typing.SupportsIndex = 1, query_stride: typing.SupportsInt | typing.SupportsIndex = 0, repeat: typing.SupportsInt | typing.SupportsIndex = 1) -> None:
     """
     Run one kernel of one instruction set on arrays of bytes, for tests and micro-benchmarks; the results go to first and second (as uint8).
+    """
+def random_bits(seed: typing.SupportsInt | typing.SupportsIndex, stream: typing.SupportsInt | typing.SupportsIndex, at: numpy.typing.NDArray[numpy.uint64]) -> numpy.typing.NDArray[numpy.uint64]:
+    """
+    Random(seed, stream).bits(at), for tests.
+    """
+def tile_products(queries: numpy.typing.NDArray[numpy.float32], rows: numpy.typing.NDArray[numpy.float32], bias: numpy.typing.NDArray[numpy.float32], isa: str) -> tuple:
+    """
+    Sums bias + <q, x> by register tiles, padded, and the least of each query.
     """
 __version__: str

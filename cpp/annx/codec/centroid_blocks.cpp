@@ -271,7 +271,8 @@ const float* CentroidBlocks::lanes(Worker& w, std::size_t p, std::size_t group) 
 }
 
 // Improves (id, distance) by the centroids that the scores of point p leave possible.
-void CentroidBlocks::settle(Worker& w, std::size_t p, const float* row,
+// Unless `measured`, the distance of a lone candidate is left infinite.
+void CentroidBlocks::settle(Worker& w, std::size_t p, const float* row, bool measured,
                             std::uint32_t& id, float& distance) const {
   const auto gather = kernels::active().float_gather[kernels::kOpL2][0];
   const double u = relative_error(dim_);
@@ -306,6 +307,18 @@ void CentroidBlocks::settle(Worker& w, std::size_t p, const float* row,
   limit = std::min(
       limit, static_cast<float>(static_cast<double>(distance) * (1.0 + 1e-6) - square) +
                  slack);
+  // One candidate alone needs no distance, unless the caller wants it.
+  constexpr std::uint32_t kUnmeasured = kNoSlot;
+  std::uint32_t waiting = kUnmeasured;
+  const auto measure = [&](std::uint32_t c) {
+    float d;
+    gather(row, reinterpret_cast<const std::byte*>(centroids_.data),
+           centroids_.stride * sizeof(float), &c, 1, dim_, &d);
+    if (d < distance || (d == distance && c < id)) {
+      distance = d;
+      id = c;
+    }
+  };
   for (g = 0; g < groups_; ++g) {
     if (floor[g] > limit) continue;
     const float* scores = lanes(w, p, g);
@@ -313,15 +326,18 @@ void CentroidBlocks::settle(Worker& w, std::size_t p, const float* row,
     for (std::size_t l = 0; l < kGroup; ++l) {
       const std::uint32_t c = member_[g * kGroup + l];
       if (scores[l] > most || c == kNoSlot || c == id) continue;
-      float d;
-      gather(row, reinterpret_cast<const std::byte*>(centroids_.data),
-             centroids_.stride * sizeof(float), &c, 1, dim_, &d);
-      if (d < distance || (d == distance && c < id)) {
-        distance = d;
-        id = c;
+      if (!measured && id == kNoSlot && waiting == kUnmeasured) {
+        waiting = c;
+        continue;
       }
+      if (waiting != kUnmeasured) {
+        measure(waiting);
+        waiting = kUnmeasured;
+      }
+      measure(c);
     }
   }
+  if (waiting != kUnmeasured) id = waiting;
 }
 
 // New lower bounds, from the scores, of the spans that point p was scored against.
@@ -375,7 +391,7 @@ void CentroidBlocks::nearest(MatrixView<float> rows, std::uint32_t* ids,
         for (std::size_t p = 0; p < count; ++p) {
           std::uint32_t id = kNoSlot;
           float distance = kInfinity;
-          settle(w, p, rows.row(begin + p), id, distance);
+          settle(w, p, rows.row(begin + p), distances != nullptr, id, distance);
           ids[begin + p] = id;
           if (distances != nullptr) distances[begin + p] = distance;
         }
@@ -448,7 +464,7 @@ std::size_t CentroidBlocks::improve(Cells& cells, const std::vector<double>& mov
           const float old_distance = kept;
           std::uint32_t id = old;
           float distance = first ? kInfinity : old_distance;
-          settle(w, p, cells.row(begin + p), id, distance);
+          settle(w, p, cells.row(begin + p), true, id, distance);
           float* bounds = all_bounds + (begin + p) * spans_;
           renew(w, p, id, bounds);
           if (id == old) continue;

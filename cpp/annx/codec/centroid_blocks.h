@@ -83,8 +83,8 @@ class CentroidBlocks {
   void center(const float* row, float* out, double& square) const;
   void score(Worker& w, std::size_t count) const;
   const float* lanes(Worker& w, std::size_t p, std::size_t group) const;
-  void settle(Worker& w, std::size_t p, const float* row, std::uint32_t& id,
-              float& distance) const;
+  void settle(Worker& w, std::size_t p, const float* row, bool measured,
+              std::uint32_t& id, float& distance) const;
   void renew(Worker& w, std::size_t p, std::uint32_t id, float* bounds) const;
 
   MatrixView<float> centroids_;

@@ -2,10 +2,12 @@
 #include "annx/codec/kmeans.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <span>
 #include <string>
 
 #include "annx/base/error.h"
@@ -26,18 +28,26 @@ constexpr std::uint64_t kRestartStream = 1;
 
 // Counts the iterations of all restarts as one long task.
 class Steps final : public Monitor {
+  using Clock = std::chrono::steady_clock;
+
  public:
   Steps(Monitor* to, std::size_t total) : to_(to), total_(total) {}
   void poll(std::size_t done, std::size_t) override {
+    last_ = Clock::now();
     if (to_ != nullptr) to_->poll(std::min(total_, before_ + done), total_);
   }
-  void finish(std::size_t step) { before_ += step; }
+  // Loops shorter than the interval of parallel_for do not poll by themselves.
+  void finish(std::size_t step) {
+    before_ += step;
+    if (Clock::now() - last_ >= std::chrono::milliseconds(50)) poll(0, 0);
+  }
   void skip_to(std::size_t done) { before_ = done; }
 
  private:
   Monitor* to_;
   std::size_t total_;
   std::size_t before_ = 0;
+  Clock::time_point last_ = Clock::now();
 };
 
 double sum_of(const std::vector<float>& values) {
@@ -64,7 +74,7 @@ void start_random(MatrixView<float> rows, std::size_t k, std::uint64_t seed,
 
 void start_plus_plus(MatrixView<float> rows, std::size_t k, std::uint64_t seed,
                      std::uint64_t stream, std::size_t threads, float* centroids,
-                     Monitor* monitor) {
+                     Steps& steps) {
   const auto distances = kernels::active().float_rows[kernels::kOpL2][0];
   const Random random(seed, stream);
   const std::size_t n = rows.rows;
@@ -94,7 +104,8 @@ void start_plus_plus(MatrixView<float> rows, std::size_t k, std::uint64_t seed,
           }
           part_sum[begin / kPart] = part;
         },
-        monitor);
+        &steps);
+    steps.finish(0);
     const double total = std::accumulate(part_sum.begin(), part_sum.end(), 0.0);
     if (!(total > 0.0)) {
       // Every row equals a centroid already: any row not yet taken does.
@@ -248,7 +259,7 @@ Run lloyd(MatrixView<float> rows, const KMeansOptions& options, std::size_t rest
       break;
     case KMeansStart::kPlusPlus:
       start_plus_plus(rows, k, options.seed, stream, options.threads, centroids,
-                      &steps);
+                      steps);
       break;
     case KMeansStart::kGiven:
       for (std::size_t c = 0; c < k; ++c) copy_row(options.centroids, c, centroids, c);
@@ -438,6 +449,105 @@ KMeansResult kmeans(MatrixView<float> rows, const KMeansOptions& options,
       result.restart = restart;
     }
   }
+  return result;
+}
+
+KMeans::KMeans(const KMeansOptions& options) : options_(options) {
+  options_.centroids = {};
+}
+KMeans::KMeans(KMeans&&) noexcept = default;
+KMeans& KMeans::operator=(KMeans&&) noexcept = default;
+KMeans::~KMeans() = default;
+
+void KMeans::train(MatrixView<float> rows, MatrixView<float> start, std::size_t threads,
+                   Monitor* monitor) {
+  KMeansOptions options = options_;
+  options.centroids = start;
+  options.threads = threads;
+  KMeansResult result = kmeans(rows, options, monitor);
+  auto blocks = std::make_unique<CentroidBlocks>(MatrixView<float>{
+      result.centroids.data(), options.n_clusters, rows.cols, rows.cols});
+  dim_ = rows.cols;
+  centroids_ = std::move(result.centroids);
+  objectives_ = std::move(result.objectives);
+  restart_ = result.restart;
+  n_trained_ = result.n_trained;
+  blocks_ = std::move(blocks);
+}
+
+MatrixView<float> KMeans::centroids() const {
+  if (!trained()) throw NotTrained("KMeans is not trained; call train() first");
+  return {centroids_.data(), options_.n_clusters, dim_, dim_};
+}
+
+void KMeans::assign(MatrixView<float> rows, std::int64_t* ids, float* distances,
+                    std::size_t threads, Monitor* monitor) const {
+  const MatrixView<float> known = centroids();
+  if (rows.cols != known.cols) {
+    throw InvalidArgument("vectors has " + std::to_string(rows.cols) +
+                          " columns; it must have " + std::to_string(known.cols));
+  }
+  check_rows(rows, "vectors");
+  std::vector<float> copy;
+  if (options_.spherical) {
+    copy.resize(rows.rows * rows.cols);
+    normalize_rows(rows, copy.data(), threads);
+    rows = {copy.data(), rows.rows, rows.cols, rows.cols};
+  }
+  std::vector<std::uint32_t> cells(rows.rows);
+  blocks_->nearest(rows, cells.data(), distances, threads, monitor);
+  std::copy(cells.begin(), cells.end(), ids);
+}
+
+void KMeans::save_to(storage::FileWriter& writer) const {
+  writer.number("trained", trained() ? 1 : 0);
+  writer.number("n_clusters", options_.n_clusters);
+  writer.number("n_iterations", options_.n_iterations);
+  writer.number("n_restarts", options_.n_restarts);
+  writer.number("sample_limit", options_.sample_limit);
+  writer.number("start", static_cast<std::uint64_t>(options_.start));
+  writer.number("spherical", options_.spherical ? 1 : 0);
+  writer.real("tolerance", options_.tolerance);
+  writer.number("seed", options_.seed);
+  if (!trained()) return;
+  writer.number("dim", dim_);
+  writer.number("restart", restart_);
+  writer.number("n_trained", n_trained_);
+  writer.number("n_objectives", objectives_.size());
+  writer.add("centroids", centroids_.bytes());
+  writer.add("objectives", std::as_bytes(std::span(objectives_)));
+}
+
+KMeans KMeans::load_from(const storage::FileReader& reader) {
+  constexpr std::uint64_t kMany = std::uint64_t{1} << 40;
+  KMeansOptions o;
+  o.n_clusters = reader.number("n_clusters", 1, kNoSlot - 1);
+  o.n_iterations = reader.number("n_iterations", 0, kMany);
+  o.n_restarts = reader.number("n_restarts", 1, kMany);
+  o.sample_limit = reader.number("sample_limit", 0, kMany);
+  o.start = static_cast<KMeansStart>(reader.number("start", 0, 2));
+  o.spherical = reader.number("spherical", 0, 1) != 0;
+  o.tolerance = reader.real("tolerance", 0.0, std::numeric_limits<double>::max());
+  o.seed = reader.number("seed");
+  KMeans result(o);
+  if (reader.number("trained", 0, 1) == 0) return result;
+  result.dim_ = reader.number("dim", 1, std::uint64_t{1} << 24);
+  result.restart_ = reader.number("restart", 0, o.n_restarts - 1);
+  result.n_trained_ = reader.number("n_trained", o.n_clusters, kNoSlot);
+  const auto n_objectives = reader.number("n_objectives", 1, o.n_iterations + 1);
+  const auto objectives = reader.array<double>("objectives", n_objectives);
+  result.objectives_.assign(objectives.data(), objectives.data() + objectives.size());
+  result.centroids_ = reader.array<float>("centroids", o.n_clusters * result.dim_);
+  const MatrixView<float> view{result.centroids_.data(), o.n_clusters, result.dim_,
+                               result.dim_};
+  // Scores are sums of products: a centroid that is not a number would win nothing and
+  // lose nothing, so damage that slipped past the checksums is refused here.
+  try {
+    check_rows(view, "centroids");
+  } catch (const InvalidArgument& e) {
+    reader.fail("centroids", e.what());
+  }
+  result.blocks_ = std::make_unique<CentroidBlocks>(view);
   return result;
 }
 

@@ -17,11 +17,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "annx/base/matrix_view.h"
 #include "annx/base/parallel.h"
 #include "annx/storage/array.h"
+#include "annx/storage/file.h"
 
 namespace annx::codec {
 
@@ -57,6 +59,48 @@ struct KMeansResult {
 // range, or a row holds a value that is not finite or too large to square.
 KMeansResult kmeans(MatrixView<float> rows, const KMeansOptions& options,
                     Monitor* monitor = nullptr);
+
+class CentroidBlocks;
+
+// Trained centroids, to assign with and to keep. Assigning is thread-safe.
+class KMeans {
+ public:
+  // The options are checked by train(); their `centroids` are not kept.
+  explicit KMeans(const KMeansOptions& options);
+  KMeans(KMeans&&) noexcept;
+  KMeans& operator=(KMeans&&) noexcept;
+  ~KMeans();
+
+  // Replaces what was learnt before; if it throws, nothing has changed. `start` is for
+  // KMeansStart::kGiven and empty otherwise.
+  void train(MatrixView<float> rows, MatrixView<float> start, std::size_t threads,
+             Monitor* monitor);
+
+  // Nearest centroid and squared distance to it, of each row; of the rows scaled to
+  // length 1 where spherical. Throws NotTrained, InvalidArgument.
+  void assign(MatrixView<float> rows, std::int64_t* ids, float* distances,
+              std::size_t threads, Monitor* monitor) const;
+
+  bool trained() const { return blocks_ != nullptr; }
+  const KMeansOptions& options() const { return options_; }
+  std::size_t dim() const { return dim_; }
+  MatrixView<float> centroids() const;
+  const std::vector<double>& objectives() const { return objectives_; }
+  std::size_t restart() const { return restart_; }
+  std::size_t n_trained() const { return n_trained_; }
+
+  void save_to(storage::FileWriter& writer) const;
+  static KMeans load_from(const storage::FileReader& reader);
+
+ private:
+  KMeansOptions options_;
+  std::size_t dim_ = 0;
+  storage::Array<float> centroids_;
+  std::vector<double> objectives_;
+  std::size_t restart_ = 0;
+  std::size_t n_trained_ = 0;
+  std::unique_ptr<CentroidBlocks> blocks_;
+};
 
 // One movement of the centroids: out[c] = mean of the rows with cell[i] == c, or
 // centroids[c] where there is none. For tests of single steps, and used by kmeans().

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["Random", "mix64"]
 
@@ -13,7 +14,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
 
-def mix64(x: Any) -> np.ndarray:
+def mix64(x: Any) -> NDArray[Any]:
     """Scramble 64-bit words: the finalizer of SplitMix64.
 
     Parameters
@@ -47,7 +48,8 @@ def mix64(x: Any) -> np.ndarray:
     y ^= y >> np.uint64(27)
     y *= np.uint64(0x94D049BB133111EB)
     y ^= y >> np.uint64(31)
-    return y.reshape(x.shape)
+    result: NDArray[Any] = y.reshape(x.shape)
+    return result
 
 
 class Random:
@@ -82,18 +84,20 @@ class Random:
     def __init__(self, seed: int, stream: int = 0) -> None:
         self._key = int(mix64((seed + _GOLDEN * (stream + 1)) & _MASK))
 
-    def bits(self, i: Any) -> np.ndarray:
+    def bits(self, i: Any) -> NDArray[Any]:
         """Uniform 64-bit words at the positions `i` (array_like of int >= 0)."""
         i = np.asarray(i, dtype=np.uint64)
         counter = np.atleast_1d(i) + np.uint64(1)
-        return mix64(np.uint64(self._key) + np.uint64(_GOLDEN) * counter).reshape(
-            i.shape
-        )
+        words = mix64(np.uint64(self._key) + np.uint64(_GOLDEN) * counter)
+        result: NDArray[Any] = words.reshape(i.shape)
+        return result
 
-    def below(self, i: Any, n: Any) -> np.ndarray:
-        """Integers in ``[0, n)``, ``n >= 1``, by remainder (bias below ``n / 2**64``)."""
-        return self.bits(i) % np.asarray(n, dtype=np.uint64)
+    def below(self, i: Any, n: Any) -> NDArray[Any]:
+        """Integers in ``[0, n)`` by remainder; the bias is below ``n / 2**64``."""
+        result: NDArray[Any] = self.bits(i) % np.asarray(n, dtype=np.uint64)
+        return result
 
-    def unit(self, i: Any) -> np.ndarray:
+    def unit(self, i: Any) -> NDArray[Any]:
         """Float64 numbers in ``[0, 1)``: the top 53 bits over ``2**53``."""
-        return (self.bits(i) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        high: NDArray[Any] = (self.bits(i) >> np.uint64(11)).astype(np.float64)
+        return high * 2.0**-53
