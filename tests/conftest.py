@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, settings
 import annx
 from annx import _core
 
-# No deadlines: a shared machine makes any time limit fail by chance. `ci` draws the same
-# examples on every run, so that a red run can be repeated.
+# No deadlines: a shared machine makes any time limit fail by chance. `ci` draws the
+# same examples on every run, so that a red run can be repeated.
 settings.register_profile("dev", deadline=None, max_examples=30)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.register_profile(

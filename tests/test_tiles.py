@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import dims, make_rows, seeds
 
 from annx import _core
+from strategies import dims, make_rows, seeds
 
 ISAS = [name for name, supported in _core.isas().items() if supported]
 
