@@ -67,6 +67,14 @@ ANNX_INLINE void byte_tile(const std::byte* const* queries,
 template <class Term>
 void byte_rows(const std::byte* query, const std::byte* rows, std::size_t stride,
                std::size_t count, std::size_t dim, std::int32_t* out) {
+  const auto single = [&](std::size_t i) {
+    const std::byte* row = rows + i * stride;
+    byte_tile<Term, 1, 1>(&query, &row, dim, out + i, 0);
+  };
+  if (one_stream(count, stride)) {
+    for (std::size_t i = 0; i < count; ++i) single(i);
+    return;
+  }
   for_groups<kByteGroup>(
       count,
       [&](std::size_t i) {
@@ -77,10 +85,7 @@ void byte_rows(const std::byte* query, const std::byte* rows, std::size_t stride
         }
         byte_tile<Term, 1, kByteGroup>(&query, group, dim, out + i, 0);
       },
-      [&](std::size_t i) {
-        const std::byte* row = rows + i * stride;
-        byte_tile<Term, 1, 1>(&query, &row, dim, out + i, 0);
-      });
+      single);
 }
 
 template <class Term>
@@ -100,6 +105,7 @@ void byte_gather(const std::byte* query, const std::byte* rows, std::size_t stri
         byte_tile<Term, 1, kByteGroup>(&query, group, dim, out + i, 0);
       },
       [&](std::size_t i) {
+        ahead.before(i + 1);
         const std::byte* row = rows + slots[i] * stride;
         byte_tile<Term, 1, 1>(&query, &row, dim, out + i, 0);
       });

@@ -117,7 +117,17 @@ ANNX_INLINE void float_cosine(const float* query, const std::byte* row, std::siz
   *square = sums[1];
 }
 
-// Calls body(first, R as a constant) for whole groups, then for single rows.
+// More contiguous bytes than this in one call are taken to come from memory. Then rows of
+// kLongRow bytes and more are summed one by one: several rows abreast read as several
+// streams within a page, which the hardware prefetcher follows up to 30 % more slowly.
+inline constexpr std::size_t kStreamBytes = 384 * 1024;
+inline constexpr std::size_t kLongRow = 384;
+
+ANNX_INLINE bool one_stream(std::size_t count, std::size_t stride) {
+  return stride >= kLongRow && count > kStreamBytes / stride;
+}
+
+// Calls group(first) for every R rows, then single(row) for each one left.
 template <int R, class Group, class Single>
 ANNX_INLINE void for_groups(std::size_t count, Group group, Single single) {
   std::size_t i = 0;
@@ -130,6 +140,14 @@ ANNX_INLINE void for_groups(std::size_t count, Group group, Single single) {
 template <class Term, class Load>
 void float_rows(const float* query, const std::byte* rows, std::size_t stride,
                 std::size_t count, std::size_t dim, float* out) {
+  const auto single = [&](std::size_t i) {
+    const std::byte* row = rows + i * stride;
+    float_group<Term, Load, 1>(query, &row, dim, out + i);
+  };
+  if (one_stream(count, stride)) {
+    for (std::size_t i = 0; i < count; ++i) single(i);
+    return;
+  }
   for_groups<kFloatGroup>(
       count,
       [&](std::size_t i) {
@@ -140,10 +158,7 @@ void float_rows(const float* query, const std::byte* rows, std::size_t stride,
         }
         float_group<Term, Load, kFloatGroup>(query, group, dim, out + i);
       },
-      [&](std::size_t i) {
-        const std::byte* row = rows + i * stride;
-        float_group<Term, Load, 1>(query, &row, dim, out + i);
-      });
+      single);
 }
 
 // --- gathered rows ------------------------------------------------------------------
@@ -164,7 +179,7 @@ class Ahead {
 
  private:
   // Enough bytes in flight to hide the latency of memory, few enough to stay in L1.
-  static constexpr std::size_t kAheadBytes = 4096;
+  static constexpr std::size_t kAheadBytes = 2048;
   static constexpr std::size_t kAheadRows = 16;
 
   ANNX_INLINE void to(std::size_t end) {
@@ -192,18 +207,19 @@ void float_gather(const float* query, const std::byte* rows, std::size_t stride,
                   const std::uint32_t* slots, std::size_t count, std::size_t dim,
                   float* out) {
   Ahead ahead(rows, stride, slots, count, dim * Load::kBytes);
-  for_groups<kGatherGroup>(
+  for_groups<kFloatGroup>(
       count,
       [&](std::size_t i) {
-        const std::byte* group[kGatherGroup];
-        ahead.before(i + kGatherGroup);
+        const std::byte* group[kFloatGroup];
+        ahead.before(i + kFloatGroup);
         ANNX_UNROLL
-        for (int r = 0; r < kGatherGroup; ++r) {
+        for (int r = 0; r < kFloatGroup; ++r) {
           group[r] = rows + slots[i + static_cast<std::size_t>(r)] * stride;
         }
-        float_group<Term, Load, kGatherGroup>(query, group, dim, out + i);
+        float_group<Term, Load, kFloatGroup>(query, group, dim, out + i);
       },
       [&](std::size_t i) {
+        ahead.before(i + 1);
         const std::byte* row = rows + slots[i] * stride;
         float_group<Term, Load, 1>(query, &row, dim, out + i);
       });

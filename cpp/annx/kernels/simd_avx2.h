@@ -13,8 +13,8 @@ namespace {
 // Lane i of the 32 is element i % 8 of register i / 8.
 inline constexpr int kWidth = 8;
 inline constexpr int kRegs = 4;
+// Three rows: twelve sums, the query and a term fit the sixteen registers.
 inline constexpr int kFloatGroup = 3;
-inline constexpr int kGatherGroup = 2;
 
 using V = __m256;
 ANNX_INLINE V v_zero() { return _mm256_setzero_ps(); }

@@ -10,7 +10,6 @@ namespace {
 inline constexpr int kWidth = 32;
 inline constexpr int kRegs = 1;
 inline constexpr int kFloatGroup = 1;
-inline constexpr int kGatherGroup = 1;
 
 struct V {
   float v[32];
