@@ -117,9 +117,10 @@ ANNX_INLINE void float_cosine(const float* query, const std::byte* row, std::siz
   *square = sums[1];
 }
 
-// More contiguous bytes than this in one call are taken to come from memory. Then rows of
-// kLongRow bytes and more are summed one by one: several rows abreast read as several
-// streams within a page, which the hardware prefetcher follows up to 30 % more slowly.
+// More contiguous bytes than this in one call are taken to come from memory. Then rows
+// of kLongRow bytes and more are summed one by one: several rows abreast read as
+// several streams within a page, which the hardware prefetcher follows up to 30 % more
+// slowly.
 inline constexpr std::size_t kStreamBytes = 384 * 1024;
 inline constexpr std::size_t kLongRow = 384;
 
