@@ -4,6 +4,7 @@
 
 #include "annx/base/random.h"
 #include "annx/codec/kmeans.h"
+#include "annx/codec/product.h"
 #include "common.h"
 #include "persist.h"
 
@@ -109,6 +110,169 @@ void bind_kmeans(py::module_& m) {
   bind_persistence(kmeans, "kmeans");
 }
 
+const std::uint8_t* codes_of(const codec::ProductQuantizer& self,
+                             const Array<std::uint8_t>& codes, const char* argument) {
+  const auto view = matrix(codes, argument);
+  if (view.cols != self.code_bytes()) {
+    throw InvalidArgument(std::string(argument) + " has " + std::to_string(view.cols) +
+                          " columns; it must have " +
+                          std::to_string(self.code_bytes()));
+  }
+  return view.data;
+}
+
+void bind_product(py::module_& m) {
+  using codec::ProductQuantizer;
+  py::class_<ProductQuantizer> product(m, "ProductQuantizer");
+  product
+      .def(py::init([](std::size_t dim, std::size_t n_segments, std::size_t n_bits,
+                       std::string_view metric, std::size_t n_iterations,
+                       std::size_t sample_limit, std::uint64_t seed) {
+             return ProductQuantizer({.dim = dim,
+                                      .n_segments = n_segments,
+                                      .n_bits = n_bits,
+                                      .metric = parse_metric(metric),
+                                      .n_iterations = n_iterations,
+                                      .sample_limit = sample_limit,
+                                      .seed = seed});
+           }),
+           py::kw_only(), py::arg("dim"), py::arg("n_segments"), py::arg("n_bits"),
+           py::arg("metric"), py::arg("n_iterations"), py::arg("sample_limit"),
+           py::arg("seed"))
+      .def(
+          "train",
+          [](ProductQuantizer& self, const Array<float>& vectors, std::size_t threads,
+             py::object progress) {
+            PyMonitor monitor(std::move(progress));
+            const auto rows = matrix(vectors, "vectors");
+            const py::gil_scoped_release release;
+            self.train(rows, threads, &monitor);
+          },
+          py::arg("vectors").noconvert(), py::arg("threads"), py::arg("progress"))
+      .def(
+          "encode",
+          [](const ProductQuantizer& self, const Array<float>& vectors,
+             std::size_t threads, py::object progress) {
+            PyMonitor monitor(std::move(progress));
+            const auto rows = matrix(vectors, "vectors");
+            Array<std::uint8_t> codes({rows.rows, self.code_bytes()});
+            std::uint8_t* out = codes.mutable_data();
+            {
+              const py::gil_scoped_release release;
+              self.encode(rows, out, threads, &monitor);
+            }
+            return codes;
+          },
+          py::arg("vectors").noconvert(), py::arg("threads"), py::arg("progress"))
+      .def(
+          "decode",
+          [](const ProductQuantizer& self, const Array<std::uint8_t>& codes,
+             std::size_t threads) {
+            const std::uint8_t* from = codes_of(self, codes, "codes");
+            const auto count = static_cast<std::size_t>(codes.shape(0));
+            Array<float> vectors({count, self.options().dim});
+            float* out = vectors.mutable_data();
+            {
+              const py::gil_scoped_release release;
+              self.decode(from, count, out, threads);
+            }
+            return vectors;
+          },
+          py::arg("codes").noconvert(), py::arg("threads"))
+      .def("symmetric_tables",
+           [](const ProductQuantizer& self) {
+             Array<float> tables(
+                 {self.options().n_segments, self.n_centroids(), self.n_centroids()});
+             float* out = tables.mutable_data();
+             {
+               const py::gil_scoped_release release;
+               self.symmetric_tables(out);
+             }
+             return tables;
+           })
+      .def(
+          "asymmetric_tables",
+          [](const ProductQuantizer& self, const Array<float>& queries,
+             std::size_t threads) {
+            const auto rows = matrix(queries, "queries");
+            Array<float> tables(
+                {rows.rows, self.options().n_segments, self.n_centroids()});
+            float* out = tables.mutable_data();
+            {
+              const py::gil_scoped_release release;
+              self.asymmetric_tables(rows, out, threads);
+            }
+            return tables;
+          },
+          py::arg("queries").noconvert(), py::arg("threads"))
+      .def(
+          "symmetric_distances",
+          [](const ProductQuantizer& self, const Array<std::uint8_t>& a,
+             const Array<std::uint8_t>& b, std::size_t threads) {
+            const std::uint8_t* left = codes_of(self, a, "a");
+            const std::uint8_t* right = codes_of(self, b, "b");
+            const auto rows = static_cast<std::size_t>(a.shape(0));
+            const auto cols = static_cast<std::size_t>(b.shape(0));
+            Array<float> distances({rows, cols});
+            float* out = distances.mutable_data();
+            {
+              const py::gil_scoped_release release;
+              self.symmetric_distances(left, rows, right, cols, out, threads);
+            }
+            return distances;
+          },
+          py::arg("a").noconvert(), py::arg("b").noconvert(), py::arg("threads"))
+      .def(
+          "asymmetric_distances",
+          [](const ProductQuantizer& self, const Array<float>& queries,
+             const Array<std::uint8_t>& codes, std::size_t threads) {
+            const auto rows = matrix(queries, "queries");
+            const std::uint8_t* from = codes_of(self, codes, "codes");
+            const auto count = static_cast<std::size_t>(codes.shape(0));
+            Array<float> distances({rows.rows, count});
+            float* out = distances.mutable_data();
+            {
+              const py::gil_scoped_release release;
+              self.asymmetric_distances(rows, from, count, out, threads);
+            }
+            return distances;
+          },
+          py::arg("queries").noconvert(), py::arg("codes").noconvert(),
+          py::arg("threads"))
+      .def(
+          "codebook",
+          [](const ProductQuantizer& self, std::size_t segment) {
+            if (!self.trained()) {
+              throw NotTrained("ProductQuantizer is not trained; call train() first");
+            }
+            if (segment >= self.options().n_segments) {
+              throw InvalidArgument("segment is " + std::to_string(segment) +
+                                    "; it must be below " +
+                                    std::to_string(self.options().n_segments));
+            }
+            const auto book = self.codebook(segment);
+            return Array<float>({book.rows, book.cols}, book.data);
+          },
+          py::arg("segment"))
+      .def_property_readonly("trained", &ProductQuantizer::trained)
+      .def_property_readonly("code_bytes", &ProductQuantizer::code_bytes)
+      .def_property_readonly("dim",
+                             [](const ProductQuantizer& s) { return s.options().dim; })
+      .def_property_readonly(
+          "n_segments",
+          [](const ProductQuantizer& s) { return s.options().n_segments; })
+      .def_property_readonly(
+          "n_bits", [](const ProductQuantizer& s) { return s.options().n_bits; })
+      .def_property_readonly("metric",
+                             [](const ProductQuantizer& s) {
+                               return std::string(name_of(s.options().metric));
+                             })
+      .def("starts", [](const ProductQuantizer& s) {
+        return copied(s.starts().data(), s.starts().size());
+      });
+  bind_persistence(product, "pq");
+}
+
 void bind_steps(py::module_& m) {
   m.def(
       "random_bits",
@@ -147,6 +311,7 @@ void bind_steps(py::module_& m) {
 void bind_codec(py::module_& m) {
   bind_steps(m);
   bind_kmeans(m);
+  bind_product(m);
 }
 
 }  // namespace annx::bindings

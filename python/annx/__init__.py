@@ -7,6 +7,7 @@ from annx._core import __version__
 from annx.errors import FormatError, NotCalibratedError, NotTrainedError
 from annx.io import load
 from annx.kmeans import KMeans
+from annx.pq import ProductQuantizer
 from annx.results import RadiusResult, SearchResult
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "KMeans",
     "NotCalibratedError",
     "NotTrainedError",
+    "ProductQuantizer",
     "RadiusResult",
     "SearchResult",
     "__version__",

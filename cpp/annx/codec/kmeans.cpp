@@ -258,8 +258,7 @@ Run lloyd(MatrixView<float> rows, const KMeansOptions& options, std::size_t rest
       start_random(rows, k, options.seed, stream, centroids);
       break;
     case KMeansStart::kPlusPlus:
-      start_plus_plus(rows, k, options.seed, stream, options.threads, centroids,
-                      steps);
+      start_plus_plus(rows, k, options.seed, stream, options.threads, centroids, steps);
       break;
     case KMeansStart::kGiven:
       for (std::size_t c = 0; c < k; ++c) copy_row(options.centroids, c, centroids, c);

@@ -3,4 +3,7 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from annx.reference.codec import KMeans, ProductQuantizer
+from annx.reference.random import Random
+
+__all__ = ["KMeans", "ProductQuantizer", "Random"]

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 
 from annx.reference.random import Random
 
-__all__ = ["KMeans", "draw_distinct", "move_centroids", "nearest"]
+__all__ = [
+    "KMeans",
+    "ProductQuantizer",
+    "draw_distinct",
+    "move_centroids",
+    "nearest",
+]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -151,7 +157,7 @@ class KMeans:
         tolerance: float = 0.0,
         seed: int = 0,
     ) -> None:
-        self.n_clusters = n_clusters
+        self._n_clusters = n_clusters
         self.init = init
         self.n_iterations = n_iterations
         self.n_restarts = n_restarts
@@ -159,13 +165,38 @@ class KMeans:
         self.spherical = spherical
         self.tolerance = tolerance
         self.seed = seed
-        self.centroids = np.zeros((0, 0), np.float32)
-        self.objectives: list[float] = []
+        self._centroids = np.zeros((0, 0), np.float32)
+        self._objectives: list[float] = []
+
+    @property
+    def n_clusters(self) -> int:
+        """How many centroids."""
+        return self._n_clusters
+
+    @property
+    def dim(self) -> int:
+        """Their dimension; 0 before training."""
+        return self._centroids.shape[1]
+
+    @property
+    def trained(self) -> bool:
+        """Whether there are centroids."""
+        return len(self._centroids) != 0
+
+    @property
+    def centroids(self) -> NDArray[np.float32]:
+        """The centroids, shape (n_clusters, dim)."""
+        return self._centroids
+
+    @property
+    def objectives(self) -> NDArray[np.float64]:
+        """The objective at the start and after every movement of the centroids."""
+        return np.array(self._objectives)
 
     @property
     def objective(self) -> float:
         """The objective of `centroids`."""
-        return self.objectives[-1]
+        return self._objectives[-1]
 
     def train(self, vectors: Any) -> KMeans:
         """Learn the centroids from `vectors`, shape (n, dim)."""
@@ -182,13 +213,13 @@ class KMeans:
         if self.spherical:
             x = _unit(x)
         runs = [self._lloyd(x, restart) for restart in range(self.n_restarts)]
-        self.centroids, self.objectives = min(runs, key=lambda run: run[1][-1])
+        self._centroids, self._objectives = min(runs, key=lambda run: run[1][-1])
         return self
 
     def assign(self, vectors: Any) -> tuple[NDArray[np.int64], Floats]:
         """Return each vector's nearest centroid and the squared distance to it."""
         x = np.asarray(vectors, np.float32)
-        return nearest(_unit(x) if self.spherical else x, self.centroids)
+        return nearest(_unit(x) if self.spherical else x, self._centroids)
 
     def _start(self, x: Floats, restart: int) -> NDArray[np.float32]:
         random = Random(self.seed, 1 + restart)
@@ -225,3 +256,227 @@ class KMeans:
             before = cells
             centroids = move_centroids(x, cells, centroids, spherical=self.spherical)
         return centroids, objectives
+
+
+class ProductQuantizer:
+    """Vectors as a centroid number for each of several segments.
+
+    The parameters are those of `annx.ProductQuantizer`.
+
+    Notes
+    -----
+    The codebook is the product ``C_1 x ... x C_L``. ``|x - decode(x)|**2`` is the sum
+    over segments of ``|x_l - c_l(x)|**2``, and a squared distance is estimated by the
+    sum of squared distances of segments: symmetric
+    ``sum_l |c_l(x) - c_l(y)|**2``, asymmetric ``sum_l |q_l - c_l(x)|**2``. Encoding
+    costs O(K d) a vector, a distance O(L).
+
+    References
+    ----------
+    Jegou, Douze and Schmid, "Product quantization for nearest neighbor search", 2011.
+
+    Examples
+    --------
+    >>> x = np.float32([[0, 0, 5], [1, 0, 9]] * 8)
+    >>> pq = ProductQuantizer(3, 2, n_bits=4).train(x)
+    >>> bool((pq.decode(pq.encode(x)) == x).all())
+    True
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        n_segments: int,
+        *,
+        n_bits: int = 8,
+        metric: str = "l2",
+        n_iterations: int = 25,
+        max_points_per_centroid: int | None = 256,
+        seed: int = 0,
+    ) -> None:
+        self._dim = dim
+        self._n_segments = n_segments
+        self._n_bits = n_bits
+        self._metric = metric
+        self.n_iterations = n_iterations
+        self.max_points_per_centroid = max_points_per_centroid
+        self.seed = seed
+        self._books: list[NDArray[np.float32]] = []
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the vectors."""
+        return self._dim
+
+    @property
+    def n_segments(self) -> int:
+        """How many segments."""
+        return self._n_segments
+
+    @property
+    def n_bits(self) -> int:
+        """Bits a segment."""
+        return self._n_bits
+
+    @property
+    def n_centroids(self) -> int:
+        """Centroids of each codebook."""
+        return 1 << self._n_bits
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes a vector."""
+        return (self._n_segments * self._n_bits + 7) // 8
+
+    @property
+    def metric(self) -> str:
+        """What distances are."""
+        return self._metric
+
+    @property
+    def trained(self) -> bool:
+        """Whether there are codebooks."""
+        return len(self._books) != 0
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Where segments begin, and `dim`; the first ``dim % L`` have one more."""
+        short, longer = divmod(self._dim, self._n_segments)
+        lengths = [short + (i < longer) for i in range(self._n_segments)]
+        return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+    def codebook(self, segment: int) -> NDArray[np.float32]:
+        """Return a segment's centroids, shape (n_centroids, its length)."""
+        return self._books[segment]
+
+    def train(self, vectors: Any) -> ProductQuantizer:
+        """Run k-means on every segment of `vectors`, shape (n, dim)."""
+        x = np.asarray(vectors, np.float32)
+        if len(x) < self.n_centroids:
+            raise ValueError(
+                f"vectors has {len(x)} rows; training {self._n_bits}-bit codes needs "
+                f"at least {self.n_centroids}"
+            )
+        if self.max_points_per_centroid is not None:
+            limit = self.max_points_per_centroid * self.n_centroids
+            if limit < len(x):
+                x = x[np.sort(draw_distinct(len(x), limit, Random(self.seed, 0)))]
+        if self._metric == "cosine":
+            x = _unit(x)
+        seeds = Random(self.seed, 1)
+        self._books = [
+            KMeans(
+                self.n_centroids,
+                n_iterations=self.n_iterations,
+                max_points_per_cluster=None,
+                seed=int(seeds.bits(segment)),
+            )
+            .train(part)
+            .centroids
+            for segment, part in enumerate(self._segments(x))
+        ]
+        return self
+
+    def encode(self, vectors: Any) -> NDArray[np.uint8]:
+        """Return codes, shape (n, code_bytes): the nearest centroid of each segment."""
+        x, single = _matrix(vectors)
+        if self._metric == "cosine":
+            x = _unit(x)
+        numbers = [
+            nearest(part, book)[0]
+            for part, book in zip(self._segments(x), self._books, strict=True)
+        ]
+        codes = self._pack(np.stack(numbers, axis=1))
+        return codes[0] if single else codes
+
+    def decode(self, codes: Any) -> NDArray[np.float32]:
+        """Return the vectors that codes stand for, shape (n, dim)."""
+        numbers, single = self._unpack(codes)
+        parts = [
+            book[column] for book, column in zip(self._books, numbers.T, strict=True)
+        ]
+        vectors = np.concatenate(parts, axis=1)
+        return vectors[0] if single else vectors
+
+    def symmetric_tables(self) -> Floats:
+        """Return the terms between centroids, shape (n_segments, K, K)."""
+        return np.stack([self._terms(book, book) for book in self._books])
+
+    def asymmetric_tables(self, queries: Any) -> Floats:
+        """Return the terms of queries and centroids, shape (n, n_segments, K)."""
+        q, single = _matrix(queries)
+        if self._metric == "cosine":
+            q = _unit(q)
+        terms = [
+            self._terms(part, book)
+            for part, book in zip(self._segments(q), self._books, strict=True)
+        ]
+        tables = np.stack(terms, axis=1)
+        return tables[0] if single else tables
+
+    def symmetric_distances(self, a: Any, b: Any) -> Floats:
+        """Return distances between codes, shape (n, m), by symmetric tables."""
+        left, single = self._unpack(a)
+        right, _ = self._unpack(b)
+        total: Floats = np.zeros((len(left), len(right)))
+        for segment, table in enumerate(self.symmetric_tables()):
+            total += table[left[:, segment][:, None], right[:, segment]]
+        if self._metric == "cosine":
+            squares = self._squares(left)[:, None] * self._squares(right)
+            total = _one_plus(total, np.sqrt(squares))
+        return total[0] if single else total
+
+    def asymmetric_distances(self, queries: Any, codes: Any) -> Floats:
+        """Return distances from queries to codes, shape (n, m), by query tables."""
+        q, single = _matrix(queries)
+        numbers, _ = self._unpack(codes)
+        tables = self.asymmetric_tables(q)
+        total: Floats = np.zeros((len(q), len(numbers)))
+        for segment in range(self._n_segments):
+            total += tables[:, segment][:, numbers[:, segment]]
+        if self._metric == "cosine":
+            total = _one_plus(total, np.sqrt(self._squares(numbers)))
+        return total[0] if single else total
+
+    def _segments(self, x: Floats) -> list[Floats]:
+        return np.split(x, self.starts[1:-1], axis=1)
+
+    def _terms(self, a: Floats, b: Floats) -> Floats:
+        a = a.astype(np.float64)
+        if self._metric == "l2":
+            return np.stack([((a - row) ** 2).sum(axis=1) for row in b], axis=1)
+        products: Floats = -(a @ b.T.astype(np.float64))
+        return products
+
+    def _squares(self, numbers: NDArray[np.int64]) -> Floats:
+        """Squared lengths of decoded vectors, summed over segments."""
+        total = np.zeros(len(numbers))
+        for book, column in zip(self._books, numbers.T, strict=True):
+            total += (book.astype(np.float64) ** 2).sum(axis=1)[column]
+        return total
+
+    def _pack(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        if self._n_bits == 8:
+            return numbers.astype(np.uint8)
+        if self._n_segments % 2:
+            numbers = np.pad(numbers, ((0, 0), (0, 1)))
+        return (numbers[:, ::2] | numbers[:, 1::2] << 4).astype(np.uint8)
+
+    def _unpack(self, codes: Any) -> tuple[NDArray[np.int64], bool]:
+        rows, single = _matrix(codes)
+        numbers = rows.astype(np.int64)
+        if self._n_bits == 4:
+            halves = np.stack([numbers & 15, numbers >> 4], axis=2)
+            numbers = halves.reshape(len(rows), -1)[:, : self._n_segments]
+        return numbers, single
+
+
+def _matrix(x: Any) -> tuple[NDArray[Any], bool]:
+    """Rows, and whether there was only one of shape (dim,)."""
+    array = np.asarray(x)
+    return (array[None], True) if array.ndim == 1 else (array, False)
+
+
+def _one_plus(terms: Floats, lengths: Floats) -> Floats:
+    """``1 + terms / lengths``, and 1 where a length is 0."""
+    return 1 + np.where(lengths > 0, terms / np.where(lengths > 0, lengths, 1), 0)
