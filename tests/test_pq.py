@@ -162,7 +162,7 @@ def test_wrong_types_are_type_errors():
         lambda: annx.ProductQuantizer(2.5, 1),
         lambda: annx.ProductQuantizer(4, 1, n_bits="8"),
         lambda: pq.decode(np.zeros((1, 4))),
-        lambda: pq.encode(["text"]),
+        lambda: pq.encode(np.array([["x"] * 24])),
     ):
         with pytest.raises(TypeError):
             call()
