@@ -163,6 +163,15 @@ def test_sweep_commits_points_that_a_comparison_reads_back(
     recalls = [point["recall"] for point in points]
     assert recalls == sorted(recalls)
 
+    # Another variant's sweep leaves these points alone.
+    rest = adapter.dataclasses.replace(variant, name="rest", search=({},))
+    rest_only = adapter.dataclasses.replace(flat, variants=(rest,))
+    run.write_pareto(run.sweep(tiny, [rest_only], FAST, _quiet), "numpy_flat")
+    kept = pareto.load_points("numpy_flat", "tiny")
+    assert kept is not None
+    assert [point for point in kept if point["variant"] == "part"] == points
+    assert len(kept) == len(points) + 1
+
     compared = run.compare(tiny, [part], FAST, _quiet)
     asked = {tuple(point["search"].items()) for point in compared["points"]}
     assert asked <= {tuple(point["search"].items()) for point in points}

@@ -317,39 +317,43 @@ def write_pareto(result: dict[str, Any], algorithm: str) -> Path:
     """Write the Pareto points of one algorithm's sweep where comparisons look.
 
     Fronts are taken by processor time, the steadier clock on a shared machine, and one
-    for each variant, so that no variant of a library hides another.
+    for each variant, so that no variant of a library hides another. Points that are
+    already there stay, if they are of variants or builds that this sweep did not cover;
+    delete the file to begin anew.
     """
-    indexes = result["indexes"]
-    points: list[dict[str, Any]] = []
-    names = dict.fromkeys(
-        one["variant"] for one in indexes if one["algorithm"] == algorithm
-    )
-    for name in names:
-        mine = [
-            point
-            for point in result["points"]
-            if indexes[point["index"]]["variant"] == name
-        ]
-        line = pareto.front(mine, lambda point: (point["recall"], point["qps_cpu"]))
-        for point in line:
-            index = indexes[point["index"]]
-            points.append(
-                {
-                    "variant": name,
-                    "build": index["build"],
-                    "search": point["search"],
-                    "recall": round(point["recall"], 5),
-                    "qps_cpu": round(point["qps_cpu"], 1),
-                    "build_cpu_s": round(index["cpu_s"], 2),
-                    "index_mib": round((index["index_bytes"] or 0) / 2**20, 1),
-                }
-            )
+    dataset, indexes = result["dataset"], result["indexes"]
+    swept: list[Params] = []
+    for point in result["points"]:
+        index = indexes[point["index"]]
+        if index["algorithm"] != algorithm:
+            continue
+        swept.append(
+            {
+                "variant": index["variant"],
+                "build": index["build"],
+                "search": point["search"],
+                "recall": round(point["recall"], 5),
+                "qps_cpu": round(point["qps_cpu"], 1),
+                "build_cpu_s": round(index["cpu_s"], 2),
+                "index_mib": round((index["index_bytes"] or 0) / 2**20, 1),
+            }
+        )
+    covered = [(one["variant"], one["build"]) for one in swept]
+    swept += [
+        point
+        for point in pareto.load_points(algorithm, dataset["name"]) or []
+        if (point["variant"], point["build"]) not in covered
+    ]
+    points: list[Params] = []
+    for name in sorted({one["variant"] for one in swept}):
+        mine = [one for one in swept if one["variant"] == name]
+        points += pareto.front(mine, lambda one: (one["recall"], one["qps_cpu"]))
     version = next(one["version"] for one in indexes if one["algorithm"] == algorithm)
-    path = pareto.points_path(algorithm, result["dataset"]["name"])
+    path = pareto.points_path(algorithm, dataset["name"])
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n  ".join(json.dumps(point) for point in points)
     head = {
-        "dataset": result["dataset"],
+        "dataset": dataset,
         "k": result["protocol"]["k"],
         "version": version,
         "cpu": result["machine"]["cpu"],
