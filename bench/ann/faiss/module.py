@@ -30,7 +30,7 @@ class _Faiss(Adapter):
         """Set the search options on the index."""
 
     def searcher(self, k: int, **params: Any) -> Callable[[Any], Any]:
-        faiss.omp_set_num_threads(self.threads)
+        faiss.omp_set_num_threads(1)
         self.configure(**params)
         search = self.index.search
         return lambda query: search(query, k)[1][0]
