@@ -5,13 +5,18 @@ from __future__ import annotations
 
 from annx._core import __version__
 from annx.errors import FormatError, NotCalibratedError, NotTrainedError
+from annx.exact import exact_search, pairwise_distances
+from annx.filters import IdSet
+from annx.flat import FlatIndex
 from annx.io import load
 from annx.kmeans import KMeans
 from annx.pq import ProductQuantizer
 from annx.results import RadiusResult, SearchResult
 
 __all__ = [
+    "FlatIndex",
     "FormatError",
+    "IdSet",
     "KMeans",
     "NotCalibratedError",
     "NotTrainedError",
@@ -19,5 +24,7 @@ __all__ = [
     "RadiusResult",
     "SearchResult",
     "__version__",
+    "exact_search",
     "load",
+    "pairwise_distances",
 ]

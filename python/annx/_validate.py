@@ -45,7 +45,9 @@ __all__ = [
     "check_real",
     "check_threads",
     "from_stored",
+    "query_dtype",
     "row_width",
+    "stored_dtype",
 ]
 
 METRICS = ("l2", "ip", "cosine", "l1", "hamming", "jaccard")
@@ -161,8 +163,18 @@ def row_width(dim: int, dtype: str) -> int:
     return (dim + 7) // 8 if dtype == "bits" else dim
 
 
+def query_dtype(dtype: str) -> str:
+    """What queries against vectors of `dtype` are: float32 against any floats."""
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
+def stored_dtype(dtype: str) -> np.dtype[Any]:
+    """NumPy's type of the stored form."""
+    return _STORED[dtype]
+
+
 def as_rows(
-    x: Any, *, name: str, dim: int | None, dtype: str = "float32"
+    x: Any, *, name: str, dim: int | None, dtype: str = "float32", check: bool = True
 ) -> NDArray[Any]:
     """Return a matrix of vectors in its stored form, checked.
 
@@ -176,6 +188,8 @@ def as_rows(
         Dimensions wanted (bits, for ``"bits"``); None takes any.
     dtype : str
         One of `DTYPES`.
+    check : bool
+        Whether to look at the values; if not, native code must.
 
     Returns
     -------
@@ -203,7 +217,10 @@ def as_rows(
                 "it must have 2, a vector a row"
             )
     stored = _to_stored(array, name, dim, dtype)
-    _core.check_rows(stored, dtype, stored.shape[1] if dim is None else dim, name)
+    if check:
+        if dim is None:
+            dim = stored.shape[1] * (8 if dtype == "bits" else 1)
+        _core.check_rows(stored, dtype, dim, name)
     return stored
 
 

@@ -440,6 +440,8 @@ inline constexpr std::size_t kTileLanes = 8;
 inline constexpr std::size_t kTileQueries = 6;
 inline constexpr std::size_t kTileRegs = 2;
 
+ANNX_INLINE V v_splat(float x) { return _mm256_set1_ps(x); }
+
 using Lanes = __m256;
 using LessMask = __m256;
 ANNX_INLINE Lanes lanes_set(float x) { return _mm256_set1_ps(x); }

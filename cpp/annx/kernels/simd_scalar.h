@@ -277,6 +277,10 @@ inline constexpr std::size_t kTileLanes = 4;
 inline constexpr std::size_t kTileQueries = 2;
 inline constexpr std::size_t kTileRegs = 1;
 
+ANNX_INLINE V v_splat(float x) {
+  return v_map([&](int) { return x; });
+}
+
 struct Lanes {
   float v[4];
 };

@@ -59,6 +59,13 @@ using FloatCosineGather = void (*)(const float* query, const std::byte* rows,
 using FloatSquares = void (*)(const std::byte* rows, std::size_t stride,
                               std::size_t count, std::size_t dim, float* out);
 
+// out[i] = sum (query - scales[i] * row i)^2, in the canonical order, the difference
+// rounded once: cosine as half a squared distance between directions, which keeps its
+// digits where 1 - cos loses them.
+using FloatScaledRows = void (*)(const float* query, const std::byte* rows,
+                                 std::size_t stride, const float* scales,
+                                 std::size_t count, std::size_t dim, float* out);
+
 using ByteRows = void (*)(const std::byte* query, const std::byte* rows,
                           std::size_t stride, std::size_t count, std::size_t dim,
                           std::int32_t* out);
@@ -194,6 +201,7 @@ struct KernelTable {
   CosineFinish cosine_finish;
   Narrow narrow[kFloatTypes];  // indexed by the narrow type; float32 is a copy
   Widen widen[kFloatTypes + kByteTypes];  // as annx::DType: 3 int8, 4 uint8
+  FloatScaledRows float_scaled_rows[kFloatTypes];
   TileKernels tile;
   ScoreTile score_tile;
 };

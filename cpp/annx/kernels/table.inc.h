@@ -42,6 +42,7 @@ constexpr KernelTable make_table() {
       ANNX_FLOATS(narrow),
       {&widen<LoadF32>, &widen<LoadF16>, &widen<LoadBF16>, &widen<LoadI8>,
        &widen<LoadU8>},
+      ANNX_FLOATS(float_scaled_rows),
       tile_kernels(),
       &score_tile,
   };

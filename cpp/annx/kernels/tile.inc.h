@@ -210,6 +210,68 @@ void tile_pack(const float* in, std::size_t stride, std::size_t count, std::size
   }
 }
 
+// Settles what cosine's tiles shortlist.
+template <class Load, int R>
+ANNX_INLINE void float_scaled_group(const float* query, const std::byte* rows,
+                                    std::size_t stride, const float* scales,
+                                    std::size_t dim, float* out) {
+  const auto* q = reinterpret_cast<const std::byte*>(query);
+  V minus[R];
+  V s[R][kRegs];
+  ANNX_UNROLL
+  for (int r = 0; r < R; ++r) {
+    minus[r] = v_splat(-scales[r]);
+    ANNX_UNROLL
+    for (int j = 0; j < kRegs; ++j) s[r][j] = v_zero();
+  }
+  std::size_t i = 0;
+  for (; i + 32 <= dim; i += 32) {
+    ANNX_UNROLL
+    for (int j = 0; j < kRegs; ++j) {
+      const std::size_t at = i + static_cast<std::size_t>(j * kWidth);
+      const V qv = LoadF32::full(q + at * 4);
+      ANNX_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const std::byte* row = rows + static_cast<std::size_t>(r) * stride;
+        const V d = v_fma(minus[r], Load::full(row + at * Load::kBytes), qv);
+        s[r][j] = v_fma(d, d, s[r][j]);
+      }
+    }
+  }
+  ANNX_UNROLL
+  for (int j = 0; j < kRegs; ++j) {
+    if (i >= dim) break;
+    const std::size_t left = dim - i;
+    const bool whole = left >= static_cast<std::size_t>(kWidth);
+    const V qv = whole ? LoadF32::full(q + i * 4) : LoadF32::part(q, i, left, dim);
+    ANNX_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const std::byte* row = rows + static_cast<std::size_t>(r) * stride;
+      const V x =
+          whole ? Load::full(row + i * Load::kBytes) : Load::part(row, i, left, dim);
+      const V d = v_fma(minus[r], x, qv);
+      s[r][j] = v_fma(d, d, s[r][j]);
+    }
+    i += static_cast<std::size_t>(kWidth);
+  }
+  v_fold<R>(s, out);
+}
+
+template <class Load>
+void float_scaled_rows(const float* query, const std::byte* rows, std::size_t stride,
+                       const float* scales, std::size_t count, std::size_t dim,
+                       float* out) {
+  std::size_t i = 0;
+  for (; i + 2 <= count; i += 2) {
+    float_scaled_group<Load, 2>(query, rows + i * stride, stride, scales + i, dim,
+                                out + i);
+  }
+  for (; i < count; ++i) {
+    float_scaled_group<Load, 1>(query, rows + i * stride, stride, scales + i, dim,
+                                out + i);
+  }
+}
+
 constexpr TileKernels tile_kernels() {
   return TileKernels{kTileQueries,          kTileRows,   &tile_pack<kTileQueries>,
                      &tile_pack<kTileRows>, &tile_block, &tile_scan,

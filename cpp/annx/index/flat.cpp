@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "annx/index/flat.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "annx/base/error.h"
+#include "annx/storage/check.h"
+
+namespace annx::index {
+namespace {
+
+void check_ids_unique(std::span<const std::int64_t> ids) {
+  std::vector<std::int64_t> sorted(ids.begin(), ids.end());
+  std::sort(sorted.begin(), sorted.end());
+  const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+  if (twice == sorted.end()) return;
+  throw InvalidArgument("ids holds " + std::to_string(*twice) +
+                        " more than once; ids must be unique");
+}
+
+}  // namespace
+
+FlatIndex::FlatIndex(std::size_t dim, Metric metric, DType dtype)
+    : dim_(dim), metric_(metric), dtype_(dtype), stride_(row_bytes(dtype, dim)) {
+  const bool bits = metric == Metric::kHamming || metric == Metric::kJaccard;
+  if (bits != (dtype == DType::kBits)) {
+    throw InvalidArgument("metric is '" + std::string(name_of(metric)) + "', which " +
+                          std::string(name_of(dtype)) + " vectors do not have");
+  }
+  if (dim == 0 || (search::is_byte(dtype) && dim > kernels::kMaxDim8) ||
+      dim >= 1u << 24) {
+    throw InvalidArgument("dim is " + std::to_string(dim) + ", out of range");
+  }
+}
+
+FlatIndex::FlatIndex(FlatIndex&& other) noexcept
+    : dim_(other.dim_),
+      metric_(other.metric_),
+      dtype_(other.dtype_),
+      stride_(other.stride_),
+      rows_(std::move(other.rows_)),
+      norms_(std::move(other.norms_)),
+      ids_(std::move(other.ids_)),
+      version_(other.version_.load()) {}
+
+std::size_t FlatIndex::size() const {
+  const std::shared_lock lock(mutex_);
+  return ids_.size();
+}
+
+void FlatIndex::put(std::uint32_t slot, RowsView rows, std::size_t first,
+                    std::size_t count) {
+  std::uint8_t* to = rows_.mutable_data() + slot * stride_;
+  if (rows.stride == stride_) {
+    std::memcpy(to, rows.row(first), count * stride_);
+  } else {
+    for (std::size_t i = 0; i < count; ++i) {
+      std::memcpy(to + i * stride_, rows.row(first + i), stride_);
+    }
+  }
+  if (metric_ == Metric::kCosine) {
+    search::row_norms(dtype_, {rows.row(first), count, rows.stride}, dim_,
+                      norms_.mutable_data() + slot);
+  }
+}
+
+void FlatIndex::add(RowsView rows, const std::int64_t* ids, std::int64_t* out) {
+  storage::check_rows(dtype_, rows, dim_, "vectors");
+  const std::unique_lock lock(mutex_);
+  ids_.check(rows.rows, ids);
+  const std::size_t before = ids_.slots();
+  const std::size_t after = before + rows.rows;
+  if (after > std::numeric_limits<std::size_t>::max() / stride_) throw std::bad_alloc();
+  if (rows.rows == 0) return;
+  // Memory first, then changes that cannot fail.
+  rows_.resize(after * stride_);
+  try {
+    if (metric_ == Metric::kCosine) norms_.resize(after);
+    ids_.append(rows.rows, ids);
+  } catch (...) {
+    rows_.resize(before * stride_);
+    if (metric_ == Metric::kCosine) norms_.resize(before);
+    throw;
+  }
+  put(static_cast<std::uint32_t>(before), rows, 0, rows.rows);
+  for (std::size_t i = 0; out != nullptr && i < rows.rows; ++i) {
+    out[i] = ids_.id_of(static_cast<std::uint32_t>(before + i));
+  }
+  version_.fetch_add(1, std::memory_order_release);
+}
+
+void FlatIndex::upsert(RowsView rows, const std::int64_t* ids) {
+  storage::check_rows(dtype_, rows, dim_, "vectors");
+  check_ids_unique({ids, rows.rows});
+  const std::unique_lock lock(mutex_);
+  std::vector<std::int64_t> fresh;
+  for (std::size_t i = 0; i < rows.rows; ++i) {
+    if (!ids_.contains(ids[i])) fresh.push_back(ids[i]);
+  }
+  ids_.check(fresh.size(), fresh.data());
+  const std::size_t before = ids_.slots();
+  const std::size_t after = before + fresh.size();
+  rows_.resize(after * stride_);
+  try {
+    if (metric_ == Metric::kCosine) norms_.resize(after);
+    if (!fresh.empty()) ids_.append(fresh.size(), fresh.data());
+  } catch (...) {
+    rows_.resize(before * stride_);
+    if (metric_ == Metric::kCosine) norms_.resize(before);
+    throw;
+  }
+  for (std::size_t i = 0; i < rows.rows; ++i) put(ids_.slot_of(ids[i]), rows, i, 1);
+  version_.fetch_add(1, std::memory_order_release);
+}
+
+void FlatIndex::remove(std::span<const std::int64_t> ids) {
+  check_ids_unique(ids);
+  const std::unique_lock lock(mutex_);
+  for (const std::int64_t id : ids) ids_.slot_of(id);
+  if (ids.empty()) return;
+  std::uint8_t* rows = rows_.mutable_data();
+  float* norms = metric_ == Metric::kCosine ? norms_.mutable_data() : nullptr;
+  for (const std::int64_t id : ids) {
+    const std::uint32_t slot = ids_.remove(id);
+    const std::size_t last = ids_.slots() - 1;
+    if (slot != last) {
+      std::memcpy(rows + slot * stride_, rows + last * stride_, stride_);
+      if (norms != nullptr) norms[slot] = norms[last];
+    }
+    ids_.pop_into(slot);
+  }
+  rows_.resize(ids_.slots() * stride_);
+  if (norms != nullptr) norms_.resize(ids_.slots());
+  version_.fetch_add(1, std::memory_order_release);
+}
+
+bool FlatIndex::contains(std::int64_t id) const {
+  const std::shared_lock lock(mutex_);
+  return ids_.contains(id);
+}
+
+void FlatIndex::get(std::span<const std::int64_t> ids, std::byte* out) const {
+  const std::shared_lock lock(mutex_);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    std::memcpy(out + i * stride_, rows_.data() + ids_.slot_of(ids[i]) * stride_,
+                stride_);
+  }
+}
+
+std::size_t FlatIndex::ids(std::int64_t* out, std::size_t room) const {
+  const std::shared_lock lock(mutex_);
+  const std::size_t n = std::min(room, ids_.slots());
+  for (std::size_t i = 0; i < n; ++i)
+    out[i] = ids_.id_of(static_cast<std::uint32_t>(i));
+  return n;
+}
+
+storage::SlotSet FlatIndex::slot_set(std::span<const std::int64_t> ids) const {
+  const std::shared_lock lock(mutex_);
+  storage::SlotSet set(ids_.slots(), version());
+  for (const std::int64_t id : ids) {
+    const std::uint32_t slot = ids_.find(id);
+    if (slot != kNoSlot) set.insert(slot);
+  }
+  return set;
+}
+
+search::RowSet FlatIndex::row_set() const {
+  return {.metric = metric_,
+          .dtype = dtype_,
+          .dim = dim_,
+          .rows = rows_.bytes().data(),
+          .stride = stride_,
+          .count = ids_.slots(),
+          .slots = nullptr,
+          .norms = norms_.data(),
+          .ids = ids_.identity() ? nullptr : &ids_};
+}
+
+// Runs `run` on the rows under the shared lock.
+template <class Search>
+auto FlatIndex::over(const storage::SlotSet* filter, Search&& run) const {
+  const std::shared_lock lock(mutex_);
+  search::RowSet set = row_set();
+  std::vector<std::uint32_t> slots;
+  if (filter != nullptr) {
+    if (filter->version() != version()) {
+      throw InvalidArgument("filter was made for another state of the index");
+    }
+    // A filter that lets everything through costs nothing.
+    if (filter->count() != set.count) {
+      slots = filter->slots();
+      slots.push_back(0);  // never null, even when nothing passes
+      set.slots = slots.data();
+      set.count = filter->count();
+    }
+  }
+  return run(set);
+}
+
+void FlatIndex::search(RowsView queries, std::size_t k, const storage::SlotSet* filter,
+                       std::size_t threads, Monitor* monitor, std::int64_t* ids,
+                       float* distances) const {
+  storage::check_rows(search::query_dtype(dtype_), queries, dim_, "queries");
+  over(filter, [&](const search::RowSet& set) {
+    search::search_topk(set, queries, k, threads, monitor, ids, distances);
+  });
+}
+
+search::Ragged FlatIndex::search_radius(RowsView queries, double radius,
+                                        const storage::SlotSet* filter,
+                                        std::size_t threads, Monitor* monitor) const {
+  storage::check_rows(search::query_dtype(dtype_), queries, dim_, "queries");
+  return over(filter, [&](const search::RowSet& set) {
+    return search::search_within(set, queries, radius, threads, monitor);
+  });
+}
+
+FlatIndex::Memory FlatIndex::memory() const {
+  const std::shared_lock lock(mutex_);
+  return {rows_.capacity_bytes(), norms_.capacity_bytes(), ids_.memory_bytes()};
+}
+
+void FlatIndex::save_to(storage::FileWriter& writer) const {
+  const std::shared_lock lock(mutex_);
+  writer.number("dim", dim_);
+  writer.text("metric", name_of(metric_));
+  writer.text("dtype", name_of(dtype_));
+  writer.number("count", ids_.slots());
+  writer.number("next_id", static_cast<std::uint64_t>(ids_.next_id()));
+  writer.number("identity", ids_.ids().empty() ? 1 : 0);
+  writer.add("rows", rows_.bytes());
+  if (metric_ == Metric::kCosine) writer.add("norms", norms_.bytes());
+  if (!ids_.ids().empty()) writer.add("ids", ids_.ids().bytes());
+}
+
+FlatIndex FlatIndex::load_from(const storage::FileReader& reader) {
+  const auto parsed = [&](const char* entry, auto parse) {
+    try {
+      return parse(reader.text(entry));
+    } catch (const InvalidArgument& error) {
+      reader.fail("meta", error.what());
+    }
+  };
+  const Metric metric =
+      parsed("metric", [](const std::string& t) { return parse_metric(t); });
+  const DType dtype =
+      parsed("dtype", [](const std::string& t) { return parse_dtype(t); });
+  const std::size_t dim = reader.number("dim", 1, (1u << 24) - 1);
+  const std::size_t count = reader.number("count", 0, storage::IdMap::kMaxSlots);
+  const auto next_id = static_cast<std::int64_t>(
+      reader.number("next_id", 0, std::numeric_limits<std::int64_t>::max()));
+  const bool identity = reader.number("identity", 0, 1) != 0;
+  std::optional<FlatIndex> index;
+  try {
+    index.emplace(dim, metric, dtype);
+  } catch (const InvalidArgument& error) {
+    reader.fail("meta", error.what());
+  }
+  // dim is below 2^24 and count below 2^32: no product overflows.
+  index->rows_ = reader.array<std::uint8_t>("rows", count * index->stride_);
+  if (metric == Metric::kCosine) index->norms_ = reader.array<float>("norms", count);
+  storage::Array<std::int64_t> ids;
+  if (!identity) ids = reader.array<std::int64_t>("ids", count);
+  try {
+    index->ids_ = storage::IdMap::restore(count, next_id, std::move(ids));
+  } catch (const FormatError& error) {
+    reader.fail("ids", error.what());
+  }
+  reader.require(index->ids_.size() == count, "ids", "a slot without an id");
+  return std::move(*index);
+}
+
+}  // namespace annx::index

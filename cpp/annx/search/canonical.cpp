@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "annx/search/canonical.h"
+
+#include <cmath>
+#include <limits>
+#include <type_traits>
+
+namespace annx::search {
+namespace {
+
+constexpr double kLeastSquare = std::numeric_limits<float>::min();
+
+// In eight sums, which the compiler keeps in registers.
+double square_of(const float* x, std::size_t dim) {
+  double s[8] = {};
+  std::size_t i = 0;
+  for (; i + 8 <= dim; i += 8) {
+    for (std::size_t j = 0; j < 8; ++j) {
+      const double v = x[i + j];
+      s[j] += v * v;
+    }
+  }
+  for (; i < dim; ++i) s[0] += static_cast<double>(x[i]) * x[i];
+  return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+}
+
+kernels::Op op_of(Metric metric) {
+  if (metric == Metric::kInnerProduct) return kernels::kOpDot;
+  return metric == Metric::kL1 ? kernels::kOpL1 : kernels::kOpL2;
+}
+
+}  // namespace
+
+void row_norms(DType dtype, RowsView rows, std::size_t dim, float* out) {
+  const auto type = static_cast<std::size_t>(dtype);
+  std::vector<float> wide(dtype == DType::kFloat32 ? 0 : dim);
+  for (std::size_t i = 0; i < rows.rows; ++i) {
+    const float* row = reinterpret_cast<const float*>(rows.row(i));
+    if (dtype != DType::kFloat32) {
+      kernels::active().widen[type](rows.row(i), dim, wide.data());
+      row = wide.data();
+    }
+    const double square = square_of(row, dim);
+    out[i] = square < kLeastSquare ? 0.0f : static_cast<float>(std::sqrt(square));
+  }
+}
+
+template <class Key>
+Canonical<Key>::Canonical(const RowSet& set, const std::byte* query)
+    : table_(&kernels::active()), set_(set), query_(query) {
+  if (set.metric != Metric::kCosine || !is_float(set.dtype)) return;
+  const auto* q = reinterpret_cast<const float*>(query);
+  const double square = square_of(q, set.dim);
+  if (square < kLeastSquare) return;
+  int exponent;
+  std::frexp(std::sqrt(square), &exponent);
+  unit_.resize(set.dim);
+  for (std::size_t k = 0; k < set.dim; ++k) unit_[k] = std::ldexp(q[k], 1 - exponent);
+  square_ = square_of(unit_.data(), set.dim);
+}
+
+template <class Key>
+void Canonical<Key>::block(std::size_t begin, std::size_t count, Key* out) const {
+  if (set_.slots != nullptr) {
+    gathered(set_.slots + begin, count, out);
+  } else {
+    contiguous(set_.rows + begin * set_.stride, static_cast<std::uint32_t>(begin),
+               count, out);
+  }
+}
+
+template <class Key>
+void Canonical<Key>::some(const std::uint32_t* entries, std::size_t count,
+                          Key* out) const {
+  if (set_.slots == nullptr) {
+    gathered(entries, count, out);
+    return;
+  }
+  std::uint32_t slots[kBlock];
+  for (std::size_t i = 0; i < count; ++i) slots[i] = set_.slots[entries[i]];
+  gathered(slots, count, out);
+}
+
+template <class Key>
+void Canonical<Key>::contiguous(const std::byte* rows, std::uint32_t slot,
+                                std::size_t count, Key* out) const {
+  const auto type = static_cast<std::size_t>(set_.dtype);
+  if constexpr (std::is_same_v<Key, std::int32_t>) {
+    if (set_.dtype == DType::kBits) {
+      table_->hamming_rows(query_, rows, set_.stride, count, (set_.dim + 7) / 8, out);
+      return;
+    }
+    table_->byte_rows[op_of(set_.metric)][type - kernels::kFloatTypes](
+        query_, rows, set_.stride, count, set_.dim, out);
+  } else {
+    if (set_.dtype == DType::kBits) {
+      table_->jaccard_rows(query_, rows, set_.stride, count, (set_.dim + 7) / 8, out);
+      return;
+    }
+    if (is_byte(set_.dtype)) {
+      const std::size_t byte_type = type - kernels::kFloatTypes;
+      std::int32_t dots[kBlock];
+      std::int32_t squares[kBlock];
+      std::int32_t square;
+      table_->byte_squares[byte_type](query_, set_.dim, 1, set_.dim, &square);
+      table_->byte_cosine_rows[byte_type](query_, rows, set_.stride, count, set_.dim,
+                                          dots, squares);
+      for (std::size_t i = 0; i < count; ++i) {
+        const double norms = std::sqrt(static_cast<double>(square) * squares[i]);
+        out[i] = norms > 0 ? static_cast<float>(1.0 - dots[i] / norms) : 1.0f;
+      }
+      return;
+    }
+    const auto* q = reinterpret_cast<const float*>(query_);
+    if (set_.metric != Metric::kCosine) {
+      table_->float_rows[op_of(set_.metric)][type](q, rows, set_.stride, count,
+                                                   set_.dim, out);
+    } else if (square_ == 0) {
+      for (std::size_t i = 0; i < count; ++i) out[i] = 1.0f;
+      return;
+    } else {
+      const double norm = std::sqrt(square_);
+      const float* norms = set_.norms + slot;
+      float scales[kBlock] = {};
+      for (std::size_t i = 0; i < count; ++i) {
+        scales[i] = norms[i] > 0 ? static_cast<float>(norm / norms[i]) : 0.0f;
+      }
+      table_->float_scaled_rows[type](unit_.data(), rows, set_.stride, scales, count,
+                                      set_.dim, out);
+      for (std::size_t i = 0; i < count; ++i) {
+        out[i] = norms[i] > 0 ? static_cast<float>(out[i] / (2.0 * square_)) : 1.0f;
+      }
+      return;
+    }
+  }
+  if (set_.metric == Metric::kInnerProduct) {
+    for (std::size_t i = 0; i < count; ++i) out[i] = Key{0} - out[i];  // never -0
+  }
+}
+
+template <class Key>
+void Canonical<Key>::gathered(const std::uint32_t* slots, std::size_t count,
+                              Key* out) const {
+  const auto type = static_cast<std::size_t>(set_.dtype);
+  if constexpr (std::is_same_v<Key, std::int32_t>) {
+    if (set_.dtype == DType::kBits) {
+      table_->hamming_gather(query_, set_.rows, set_.stride, slots, count,
+                             (set_.dim + 7) / 8, out);
+      return;
+    }
+    table_->byte_gather[op_of(set_.metric)][type - kernels::kFloatTypes](
+        query_, set_.rows, set_.stride, slots, count, set_.dim, out);
+  } else {
+    if (is_float(set_.dtype) && set_.metric != Metric::kCosine) {
+      table_->float_gather[op_of(set_.metric)][type](
+          reinterpret_cast<const float*>(query_), set_.rows, set_.stride, slots, count,
+          set_.dim, out);
+    } else {
+      for (std::size_t i = 0; i < count; ++i) {
+        contiguous(set_.rows + slots[i] * set_.stride, slots[i], 1, out + i);
+      }
+      return;
+    }
+  }
+  if (set_.metric == Metric::kInnerProduct) {
+    for (std::size_t i = 0; i < count; ++i) out[i] = Key{0} - out[i];  // never -0
+  }
+}
+
+template class Canonical<float>;
+template class Canonical<std::int32_t>;
+
+}  // namespace annx::search

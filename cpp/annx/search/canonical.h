@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// The canonical distance of one query to many rows: what every exact result is made of.
+// Keys order results and turn into distances only at the end: int32 for l2, ip and l1
+// over 8-bit rows and for hamming, float32 for all else.
+//
+// Cosine over float rows is |q - t x|^2 / (2 |q|^2) with t = |q| / |x|: equal to
+// 1 - cos, but without its cancellation, so near-parallel vectors (all of a set that is
+// far from the origin) keep their order; relative error at most (dim / 32 + 16) *
+// 2^-24, and 2^-45 absolute. A vector whose squared norm is below the smallest normal
+// float32 counts as zero, and is at distance 1 from everything.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "annx/base/matrix_view.h"
+#include "annx/base/types.h"
+#include "annx/kernels/dispatch.h"
+#include "annx/storage/id_map.h"
+
+namespace annx::search {
+
+// Rows to be searched: all of `count`, or those in `slots`. Non-owning.
+struct RowSet {
+  Metric metric = Metric::kL2;
+  DType dtype = DType::kFloat32;
+  std::size_t dim = 0;
+  const std::byte* rows = nullptr;
+  std::size_t stride = 0;  // bytes
+  std::size_t count = 0;   // of rows, or of slots where those are given
+  const std::uint32_t* slots = nullptr;
+  const float* norms = nullptr;         // by slot, from row_norms(); cosine only
+  const storage::IdMap* ids = nullptr;  // null: a row's id is its slot
+
+  std::uint32_t slot(std::size_t i) const {
+    return slots == nullptr ? static_cast<std::uint32_t>(i) : slots[i];
+  }
+  std::int64_t id(std::size_t i) const {
+    return ids == nullptr ? static_cast<std::int64_t>(slot(i)) : ids->id_of(slot(i));
+  }
+  const std::byte* row(std::size_t i) const { return rows + slot(i) * stride; }
+};
+
+inline bool is_float(DType dtype) { return dtype <= DType::kBFloat16; }
+inline bool is_byte(DType dtype) {
+  return dtype == DType::kInt8 || dtype == DType::kUInt8;
+}
+inline bool has_integer_key(Metric metric, DType dtype) {
+  return (is_byte(dtype) && metric != Metric::kCosine) || metric == Metric::kHamming;
+}
+// Queries over float rows are float32; otherwise they have the rows' type.
+inline DType query_dtype(DType dtype) {
+  return is_float(dtype) ? DType::kFloat32 : dtype;
+}
+
+// |row| of each row, in float64 rounded to float32; 0 for a zero vector.
+void row_norms(DType dtype, RowsView rows, std::size_t dim, float* out);
+
+template <class Key>
+class Canonical {
+ public:
+  // Keys of at most this many rows are asked for at once.
+  static constexpr std::size_t kBlock = 256;
+
+  // `query` must outlive this; `set` is copied.
+  Canonical(const RowSet& set, const std::byte* query);
+
+  // Keys of the set's entries [begin, begin + count), count <= kBlock.
+  void block(std::size_t begin, std::size_t count, Key* out) const;
+  // Keys of any entries of the set, count <= kBlock.
+  void some(const std::uint32_t* entries, std::size_t count, Key* out) const;
+
+  // What a key is as a distance.
+  static float distance(Key key) { return static_cast<float>(key); }
+
+ private:
+  void contiguous(const std::byte* rows, std::uint32_t slot, std::size_t count,
+                  Key* out) const;
+  void gathered(const std::uint32_t* slots, std::size_t count, Key* out) const;
+
+  const kernels::KernelTable* table_;
+  RowSet set_;
+  const std::byte* query_;
+  std::vector<float> unit_;  // cosine: the query times a power of two, norm in [1, 2)
+  double square_ = 0;        // |unit|^2, 0 for a zero query
+};
+
+extern template class Canonical<float>;
+extern template class Canonical<std::int32_t>;
+
+}  // namespace annx::search

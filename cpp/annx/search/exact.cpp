@@ -1,0 +1,576 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "annx/search/exact.h"
+
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <optional>
+
+#include "annx/search/tiles.h"
+#include "annx/search/topk.h"
+
+namespace annx::search {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr std::size_t kPassBytes = std::size_t{64} << 20;
+// Fewer queries than this do not repay packing the rows.
+constexpr std::size_t kFewQueries = 4;
+
+// Reports work on a part of the queries as progress on all of them.
+class PartMonitor final : public Monitor {
+ public:
+  PartMonitor(Monitor* outer, std::size_t before, std::size_t part, std::size_t total)
+      : outer_(outer), before_(before), part_(part), total_(total) {}
+  void poll(std::size_t done, std::size_t total) override {
+    outer_->poll(before_ + part_ * done / std::max<std::size_t>(total, 1), total_);
+  }
+  Monitor* get() { return outer_ == nullptr ? nullptr : this; }
+
+ private:
+  Monitor* outer_;
+  std::size_t before_;
+  std::size_t part_;
+  std::size_t total_;
+};
+
+template <class Key>
+using Scorers = std::vector<Canonical<Key>>;
+
+template <class Key>
+Scorers<Key> make_scorers(const RowSet& set, RowsView queries) {
+  Scorers<Key> scorers;
+  scorers.reserve(queries.rows);
+  for (std::size_t i = 0; i < queries.rows; ++i)
+    scorers.emplace_back(set, queries.row(i));
+  return scorers;
+}
+
+// How rows and queries are divided among threads: by rows, which each thread packs
+// once, unless there are too few of them.
+struct Division {
+  std::size_t rows = 0;  // in a block
+  std::size_t blocks = 0;
+  std::size_t queries = 0;  // in a group: all, if divided by rows
+  bool by_rows = true;
+
+  Division(std::size_t count, std::size_t block_rows, std::size_t n_queries,
+           std::size_t threads) {
+    rows = block_rows;
+    blocks = (count + rows - 1) / rows;
+    by_rows = threads == 1 || blocks >= 4 * threads || n_queries < 16 * threads;
+    if (by_rows && threads > 1 && blocks < 4 * threads) {
+      // Few rows and few queries: smaller blocks.
+      rows = std::max<std::size_t>(32, count / (4 * threads) / 32 * 32);
+      blocks = (count + rows - 1) / rows;
+    }
+    queries = by_rows ? n_queries
+                      : std::max<std::size_t>(16, n_queries / (8 * threads) / 16 * 16);
+  }
+};
+
+// --- by canonical distances alone ----------------------------------------------------
+
+// Entries [begin, end) of the set against each of the scorers.
+template <class Key, class Take>
+void stream(const Scorers<Key>& scorers, std::size_t first, std::size_t last,
+            std::size_t begin, std::size_t end, Take&& take) {
+  Key keys[Canonical<Key>::kBlock];
+  for (std::size_t at = begin; at < end; at += Canonical<Key>::kBlock) {
+    const std::size_t n = std::min(end - at, Canonical<Key>::kBlock);
+    for (std::size_t i = first; i < last; ++i) {
+      scorers[i].block(at, n, keys);
+      take(i, at, n, keys);
+    }
+  }
+}
+
+template <class Key>
+void take_best(TopK<Key>& top, const RowSet& set, std::size_t begin, std::size_t count,
+               const Key* keys) {
+  Key limit = top.limit();
+  for (std::size_t i = 0; i < count; ++i) {
+    if (keys[i] > limit) continue;
+    top.push(keys[i], set.id(begin + i));
+    limit = top.limit();
+  }
+}
+
+template <class Key>
+std::vector<TopK<Key>> stream_topk(const RowSet& set, RowsView queries, std::size_t k,
+                                   std::size_t threads, Monitor* monitor) {
+  const Scorers<Key> scorers = make_scorers<Key>(set, queries);
+  const std::size_t block = std::max<std::size_t>(
+      32, (std::size_t{256} << 10) / std::max<std::size_t>(set.stride, 1));
+  const Division parts(set.count, std::min<std::size_t>(block, 8192), queries.rows,
+                       threads);
+  std::vector<TopK<Key>> best(queries.rows, TopK<Key>(k));
+  if (!parts.by_rows) {
+    parallel_for(
+        queries.rows, threads, parts.queries,
+        [&](std::size_t first, std::size_t last, std::size_t) {
+          for (std::size_t begin = 0; begin < set.count; begin += parts.rows) {
+            stream<Key>(scorers, first, last, begin,
+                        std::min(set.count, begin + parts.rows),
+                        [&](std::size_t q, std::size_t at, std::size_t n,
+                            const Key* keys) { take_best(best[q], set, at, n, keys); });
+          }
+        },
+        monitor);
+    return best;
+  }
+  std::vector<std::vector<TopK<Key>>> others(threads - 1);
+  parallel_for(
+      parts.blocks, threads, 1,
+      [&](std::size_t first, std::size_t last, std::size_t worker) {
+        std::vector<TopK<Key>>& mine = worker == 0 ? best : others[worker - 1];
+        if (mine.empty()) mine.assign(queries.rows, TopK<Key>(k));
+        stream<Key>(scorers, 0, queries.rows, first * parts.rows,
+                    std::min(set.count, last * parts.rows),
+                    [&](std::size_t q, std::size_t at, std::size_t n, const Key* keys) {
+                      take_best(mine[q], set, at, n, keys);
+                    });
+      },
+      monitor);
+  for (const auto& other : others) {
+    for (std::size_t q = 0; q < other.size(); ++q) best[q].merge(other[q]);
+  }
+  return best;
+}
+
+// --- by tiles ------------------------------------------------------------------------
+
+struct Candidate {
+  float low;
+  float high;
+  std::uint32_t entry;
+};
+
+// One thread's candidates for the queries of a pass.
+template <class Key>
+class Shortlist {
+ public:
+  // Room for candidates of a query; when it is full, most are thrown away.
+  static std::size_t room(std::size_t k) { return std::max<std::size_t>(64, 4 * k); }
+
+  Shortlist(const TilePass& pass, const Scorers<Key>& scorers, std::size_t k,
+            std::size_t queries)
+      : pass_(pass),
+        scorers_(scorers),
+        k_(k),
+        room_(room(k)),
+        limits_(pass.padded(), -kInfinity),
+        counts_(queries, 0),
+        candidates_(queries * room_),
+        best_(queries) {
+    for (std::size_t q = 0; q < counts_.size(); ++q) {
+      if (!pass.direct(q)) limits_[q] = kInfinity;
+    }
+  }
+
+  const float* limits() const { return limits_.data(); }
+
+  void add(std::size_t query, std::uint32_t entry, float low, float gap) {
+    // The tile's limit may be older than ours.
+    if (!(low < limits_[query])) return;
+    candidates_[query * room_ + counts_[query]] = {low, pass_.high(query, low, gap),
+                                                   entry};
+    if (++counts_[query] == room_) prune(query);
+  }
+
+  // Canonical distances to entries that no bound could judge.
+  void settle_block(std::size_t begin, std::size_t count) {
+    Key keys[Canonical<Key>::kBlock];
+    for (std::size_t q = 0; q < counts_.size(); ++q) {
+      if (pass_.direct(q)) continue;
+      for (std::size_t at = 0; at < count; at += Canonical<Key>::kBlock) {
+        const std::size_t n = std::min(count - at, Canonical<Key>::kBlock);
+        scorers_[q].block(begin + at, n, keys);
+        take_best(top(q), pass_.set(), begin + at, n, keys);
+      }
+      lower(q);
+    }
+  }
+
+  // Moves what is left of a query's candidates into `all`, and settled ones into
+  // `into`.
+  void hand_over(std::size_t query, std::vector<Candidate>& all, TopK<Key>& into) {
+    const Candidate* list = candidates_.data() + query * room_;
+    all.insert(all.end(), list, list + counts_[query]);
+    if (best_[query]) into.merge(*best_[query]);
+  }
+
+  // Keeps those of `list` that can be among the k nearest; returns how many.
+  static std::size_t keep(Candidate* list, std::size_t count, std::size_t k,
+                          float* bound) {
+    if (count < k) return count;
+    std::nth_element(
+        list, list + (k - 1), list + count,
+        [](const Candidate& a, const Candidate& b) { return a.high < b.high; });
+    *bound = list[k - 1].high;
+    return static_cast<std::size_t>(
+        std::partition(list, list + count,
+                       [&](const Candidate& c) { return c.low <= *bound; }) -
+        list);
+  }
+
+ private:
+  TopK<Key>& top(std::size_t query) {
+    if (!best_[query]) best_[query] = std::make_unique<TopK<Key>>(k_);
+    return *best_[query];
+  }
+
+  void lower(std::size_t query) {
+    if (!top(query).full()) return;
+    limits_[query] = std::min(
+        limits_[query], pass_.limit(query, static_cast<double>(top(query).limit())));
+  }
+
+  void prune(std::size_t query) {
+    Candidate* list = candidates_.data() + query * room_;
+    float bound = kInfinity;
+    const std::size_t kept = keep(list, counts_[query], k_, &bound);
+    limits_[query] = std::min(limits_[query], std::nextafter(bound, kInfinity));
+    counts_[query] = static_cast<std::uint32_t>(kept);
+    if (kept <= room_ / 2) return;
+    // Too many within the bound of each other (duplicates, or clusters far from the
+    // centre): only their true distances can tell.
+    settle(list, kept, top(query), scorers_[query], pass_.set());
+    counts_[query] = 0;
+    lower(query);
+  }
+
+ public:
+  static void settle(const Candidate* list, std::size_t count, TopK<Key>& into,
+                     const Canonical<Key>& scorer, const RowSet& set) {
+    std::uint32_t entries[Canonical<Key>::kBlock];
+    Key keys[Canonical<Key>::kBlock];
+    for (std::size_t at = 0; at < count; at += Canonical<Key>::kBlock) {
+      const std::size_t n = std::min(count - at, Canonical<Key>::kBlock);
+      for (std::size_t i = 0; i < n; ++i) entries[i] = list[at + i].entry;
+      scorer.some(entries, n, keys);
+      for (std::size_t i = 0; i < n; ++i) {
+        if (keys[i] <= into.limit()) into.push(keys[i], set.id(entries[i]));
+      }
+    }
+  }
+
+ private:
+  const TilePass& pass_;
+  const Scorers<Key>& scorers_;
+  std::size_t k_;
+  std::size_t room_;
+  std::vector<float> limits_;
+  std::vector<std::uint32_t> counts_;
+  std::vector<Candidate> candidates_;
+  std::vector<std::unique_ptr<TopK<Key>>> best_;
+};
+
+// Rows of one block through the tiles.
+template <class Key>
+void shortlist_block(Shortlist<Key>& list, TileRows& rows, std::size_t begin,
+                     std::size_t count) {
+  if (!rows.load(begin, count)) {
+    list.settle_block(begin, count);
+    return;
+  }
+  rows.run(list.limits(), [&](std::size_t query, std::uint32_t entry, float low,
+                              float gap) { list.add(query, entry, low, gap); });
+}
+
+template <class Key>
+struct TileWorker {
+  Shortlist<Key> list;
+  TileRows rows;
+};
+
+// All queries of one pass, divided by rows.
+template <class Key>
+std::vector<TopK<Key>> tile_topk(const RowSet& set, RowsView queries, std::size_t k,
+                                 std::size_t threads, const std::vector<float>& centre,
+                                 std::size_t block_rows, Monitor* monitor) {
+  const TilePass pass(set, queries, centre);
+  const Scorers<Key> scorers = make_scorers<Key>(set, queries);
+  const std::size_t blocks = (set.count + block_rows - 1) / block_rows;
+  std::vector<std::unique_ptr<TileWorker<Key>>> workers(threads);
+  parallel_for(
+      blocks, threads, 1,
+      [&](std::size_t first, std::size_t last, std::size_t worker) {
+        auto& mine = workers[worker];
+        if (!mine) {
+          mine = std::make_unique<TileWorker<Key>>(TileWorker<Key>{
+              Shortlist<Key>(pass, scorers, k, queries.rows), TileRows(pass)});
+        }
+        for (std::size_t b = first; b < last; ++b) {
+          const std::size_t begin = b * block_rows;
+          shortlist_block(mine->list, mine->rows, begin,
+                          std::min(block_rows, set.count - begin));
+        }
+      },
+      monitor);
+  std::vector<TopK<Key>> best(queries.rows, TopK<Key>(k));
+  parallel_for(
+      queries.rows, threads, 16, [&](std::size_t first, std::size_t last, std::size_t) {
+        std::vector<Candidate> all;
+        for (std::size_t q = first; q < last; ++q) {
+          if (pass.direct(q)) {
+            stream<Key>(scorers, q, q + 1, 0, set.count,
+                        [&](std::size_t, std::size_t at, std::size_t n,
+                            const Key* keys) { take_best(best[q], set, at, n, keys); });
+            continue;
+          }
+          all.clear();
+          for (const auto& worker : workers) {
+            if (worker) worker->list.hand_over(q, all, best[q]);
+          }
+          float bound = kInfinity;
+          const std::size_t kept =
+              Shortlist<Key>::keep(all.data(), all.size(), k, &bound);
+          Shortlist<Key>::settle(all.data(), kept, best[q], scorers[q], set);
+        }
+      });
+  return best;
+}
+
+template <class Key>
+void write(TopK<Key>& top, std::size_t k, std::int64_t* ids, float* distances) {
+  const auto& hits = top.sort();
+  for (std::size_t i = 0; i < k; ++i) {
+    ids[i] = i < hits.size() ? hits[i].id : storage::IdMap::kNoId;
+    distances[i] = i < hits.size() ? Canonical<Key>::distance(hits[i].key) : kInfinity;
+  }
+}
+
+RowsView part_of(RowsView queries, std::size_t first, std::size_t count) {
+  return {queries.row(first), count, queries.stride};
+}
+
+template <class Key>
+void topk(const RowSet& set, RowsView queries, std::size_t k_wanted,
+          std::size_t threads, Monitor* monitor, std::int64_t* ids, float* distances) {
+  const std::size_t k = std::max<std::size_t>(1, std::min(k_wanted, set.count));
+  const bool tiles = tiles_serve(set.metric, set.dtype) &&
+                     queries.rows >= kFewQueries && k <= set.count / 8;
+  const std::vector<float> centre =
+      tiles ? TilePass::centre_of(set) : std::vector<float>();
+  // Queries of a pass: what packed queries, and one thread's candidates, may take.
+  const std::size_t query_bytes =
+      tiles ? std::max(set.dim * sizeof(float),
+                       Shortlist<Key>::room(k) * sizeof(Candidate))
+            : k * sizeof(Hit<Key>);
+  const std::size_t pass =
+      std::max<std::size_t>(1, std::min<std::size_t>(4096, kPassBytes / query_bytes));
+  const Division parts(set.count, TileRows::block_rows(set.dim), queries.rows, threads);
+  if (tiles && !parts.by_rows) {
+    // Few rows: threads take groups of queries, each of which packs the rows.
+    const std::size_t group = std::min(pass, std::max<std::size_t>(96, parts.queries));
+    parallel_for(
+        queries.rows, threads, group,
+        [&](std::size_t first, std::size_t last, std::size_t) {
+          auto best = tile_topk<Key>(set, part_of(queries, first, last - first), k, 1,
+                                     centre, parts.rows, nullptr);
+          for (std::size_t q = first; q < last; ++q) {
+            write(best[q - first], k_wanted, ids + q * k_wanted,
+                  distances + q * k_wanted);
+          }
+        },
+        monitor);
+    return;
+  }
+  for (std::size_t first = 0; first < queries.rows; first += pass) {
+    const std::size_t count = std::min(pass, queries.rows - first);
+    const RowsView some = part_of(queries, first, count);
+    PartMonitor part(monitor, first, count, queries.rows);
+    auto best =
+        tiles ? tile_topk<Key>(set, some, k, threads, centre, parts.rows, part.get())
+              : stream_topk<Key>(set, some, k, threads, part.get());
+    for (std::size_t q = 0; q < count; ++q) {
+      write(best[q], k_wanted, ids + (first + q) * k_wanted,
+            distances + (first + q) * k_wanted);
+    }
+  }
+}
+
+// --- within a radius -----------------------------------------------------------------
+
+template <class Key>
+using Found = std::vector<std::vector<Hit<Key>>>;  // by query
+
+template <class Key>
+bool inside(Key key, double radius) {
+  if constexpr (std::is_same_v<Key, float>) {
+    return key <= static_cast<float>(radius);
+  } else {
+    return static_cast<double>(key) <= radius;
+  }
+}
+
+template <class Key>
+void settle_inside(const RowSet& set, const Canonical<Key>& scorer,
+                   const std::vector<std::uint32_t>& entries, double radius,
+                   std::vector<Hit<Key>>& into) {
+  Key keys[Canonical<Key>::kBlock];
+  for (std::size_t at = 0; at < entries.size(); at += Canonical<Key>::kBlock) {
+    const std::size_t n = std::min(entries.size() - at, Canonical<Key>::kBlock);
+    scorer.some(entries.data() + at, n, keys);
+    for (std::size_t i = 0; i < n; ++i) {
+      if (inside(keys[i], radius)) into.push_back({keys[i], set.id(entries[at + i])});
+    }
+  }
+}
+
+template <class Key>
+Found<Key> within(const RowSet& set, RowsView queries, double radius,
+                  std::size_t threads, const std::vector<float>& centre,
+                  Monitor* monitor) {
+  const bool tiles = !centre.empty();
+  const Scorers<Key> scorers = make_scorers<Key>(set, queries);
+  std::optional<TilePass> pass;
+  std::vector<float> limits;
+  if (tiles) {
+    pass.emplace(set, queries, centre);
+    limits.assign(pass->padded(), -kInfinity);
+    for (std::size_t q = 0; q < queries.rows; ++q) {
+      if (!pass->direct(q)) limits[q] = pass->limit(q, radius);
+    }
+  }
+  struct Worker {
+    Found<Key> found;
+    std::unique_ptr<TileRows> rows;
+    std::vector<std::vector<std::uint32_t>> entries;
+  };
+  std::vector<Worker> workers(threads);
+  const std::size_t rows = TileRows::block_rows(set.dim);
+  parallel_for((set.count + rows - 1) / rows, threads, 1,
+               [&](std::size_t first, std::size_t last, std::size_t number) {
+                 Worker& worker = workers[number];
+                 worker.found.resize(queries.rows);
+                 const std::size_t begin = first * rows;
+                 const std::size_t end = std::min(set.count, last * rows);
+                 const auto take = [&](std::size_t q, std::size_t at, std::size_t n,
+                                       const Key* keys) {
+                   for (std::size_t i = 0; i < n; ++i) {
+                     if (inside(keys[i], radius)) {
+                       worker.found[q].push_back({keys[i], set.id(at + i)});
+                     }
+                   }
+                 };
+                 if (!tiles) {
+                   stream<Key>(scorers, 0, queries.rows, begin, end, take);
+                   return;
+                 }
+                 if (!worker.rows) worker.rows = std::make_unique<TileRows>(*pass);
+                 const bool bounded = worker.rows->load(begin, end - begin);
+                 for (std::size_t q = 0; q < queries.rows; ++q) {
+                   if (!bounded || pass->direct(q)) {
+                     stream<Key>(scorers, q, q + 1, begin, end, take);
+                   }
+                 }
+                 if (!bounded) return;
+                 worker.entries.resize(queries.rows);
+                 worker.rows->run(limits.data(),
+                                  [&](std::size_t q, std::uint32_t entry, float,
+                                      float) { worker.entries[q].push_back(entry); });
+                 for (std::size_t q = 0; q < queries.rows; ++q) {
+                   settle_inside(set, scorers[q], worker.entries[q], radius,
+                                 worker.found[q]);
+                   worker.entries[q].clear();
+                 }
+               },
+               monitor);
+  Found<Key> found(queries.rows);
+  parallel_for(queries.rows, threads, 16,
+               [&](std::size_t first, std::size_t last, std::size_t) {
+                 for (std::size_t q = first; q < last; ++q) {
+                   for (Worker& worker : workers) {
+                     if (worker.found.empty()) continue;
+                     found[q].insert(found[q].end(), worker.found[q].begin(),
+                                     worker.found[q].end());
+                   }
+                   std::sort(found[q].begin(), found[q].end());
+                 }
+               });
+  return found;
+}
+
+template <class Key>
+Ragged all_within(const RowSet& set, RowsView queries, double radius,
+                  std::size_t threads, Monitor* monitor) {
+  Ragged result;
+  result.offsets.push_back(0);
+  const bool tiles = tiles_serve(set.metric, set.dtype) &&
+                     queries.rows >= kFewQueries && set.count != 0;
+  const std::vector<float> centre =
+      tiles ? TilePass::centre_of(set) : std::vector<float>();
+  const std::size_t pass = std::max<std::size_t>(
+      1, std::min<std::size_t>(4096, kPassBytes / (set.dim * sizeof(float))));
+  for (std::size_t first = 0; first < queries.rows; first += pass) {
+    const std::size_t count = std::min(pass, queries.rows - first);
+    PartMonitor part(monitor, first, count, queries.rows);
+    const Found<Key> found = within<Key>(set, part_of(queries, first, count), radius,
+                                         threads, centre, part.get());
+    for (const auto& hits : found) {
+      for (const Hit<Key>& hit : hits) {
+        result.ids.push_back(hit.id);
+        result.distances.push_back(Canonical<Key>::distance(hit.key));
+      }
+      result.offsets.push_back(static_cast<std::int64_t>(result.ids.size()));
+    }
+  }
+  return result;
+}
+
+template <class Key>
+void pairs(const RowSet& set, RowsView queries, std::size_t threads, Monitor* monitor,
+           float* out) {
+  parallel_for(
+      queries.rows, threads, 16,
+      [&](std::size_t first, std::size_t last, std::size_t) {
+        const Scorers<Key> scorers =
+            make_scorers<Key>(set, part_of(queries, first, last - first));
+        stream<Key>(scorers, 0, last - first, 0, set.count,
+                    [&](std::size_t q, std::size_t at, std::size_t n, const Key* keys) {
+                      float* to = out + (first + q) * set.count + at;
+                      for (std::size_t i = 0; i < n; ++i) {
+                        to[i] = Canonical<Key>::distance(keys[i]);
+                      }
+                    });
+      },
+      monitor);
+}
+
+}  // namespace
+
+void search_topk(const RowSet& set, RowsView queries, std::size_t k,
+                 std::size_t threads, Monitor* monitor, std::int64_t* ids,
+                 float* distances) {
+  threads = resolve_threads(threads);
+  if (has_integer_key(set.metric, set.dtype)) {
+    topk<std::int32_t>(set, queries, k, threads, monitor, ids, distances);
+  } else {
+    topk<float>(set, queries, k, threads, monitor, ids, distances);
+  }
+}
+
+Ragged search_within(const RowSet& set, RowsView queries, double radius,
+                     std::size_t threads, Monitor* monitor) {
+  threads = resolve_threads(threads);
+  constexpr double kLargest = std::numeric_limits<float>::max();
+  radius = std::clamp(radius, -kLargest, kLargest);
+  if (!has_integer_key(set.metric, set.dtype)) radius = static_cast<float>(radius);
+  return has_integer_key(set.metric, set.dtype)
+             ? all_within<std::int32_t>(set, queries, radius, threads, monitor)
+             : all_within<float>(set, queries, radius, threads, monitor);
+}
+
+void all_pairs(const RowSet& set, RowsView queries, std::size_t threads,
+               Monitor* monitor, float* out) {
+  threads = resolve_threads(threads);
+  if (has_integer_key(set.metric, set.dtype)) {
+    pairs<std::int32_t>(set, queries, threads, monitor, out);
+  } else {
+    pairs<float>(set, queries, threads, monitor, out);
+  }
+}
+
+}  // namespace annx::search

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every index family has in common.
+
+A family derives from `Index`, keeps its native object in ``_native`` and adds its own
+constructor, ``search`` and whatever else it can do. The native object offers what
+`_NativeIndex` lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annx._validate import (
+    as_ids,
+    as_queries,
+    as_rows,
+    check_progress,
+    check_real,
+    check_threads,
+    from_stored,
+    query_dtype,
+    row_width,
+    stored_dtype,
+)
+from annx.filters import IdSet
+from annx.io import Saved
+from annx.results import RadiusResult
+
+__all__ = ["Index", "Progress"]
+
+Progress = Callable[[int, int], Any]
+"""Called with (done, total) now and then; an exception that it raises stops the work."""
+
+
+class _NativeIndex(Protocol):
+    dim: int
+    metric: str
+    dtype: str
+    version: int
+
+    def __len__(self) -> int: ...
+    def contains(self, id: int) -> bool: ...
+    def get(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]: ...
+    def ids(self) -> NDArray[np.int64]: ...
+    def remove(self, ids: NDArray[np.int64]) -> None: ...
+    def upsert(self, vectors: NDArray[Any], ids: NDArray[np.int64]) -> None: ...
+    def slot_set(self, ids: NDArray[np.int64]) -> Any: ...
+    def memory(self) -> dict[str, int]: ...
+
+
+class Index(Saved):
+    """A set of vectors under ids, which can be searched.
+
+    Safe to use from several threads: searches run side by side, changes wait for them.
+    """
+
+    _native: Any
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector; bits, for ``dtype="bits"``."""
+        return int(self._native.dim)
+
+    @property
+    def metric(self) -> str:
+        """What distances are."""
+        return str(self._native.metric)
+
+    @property
+    def dtype(self) -> str:
+        """What goes in, and what `get` returns."""
+        return str(self._native.dtype)
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """All ids, in the order of storage: a copy, of shape (len(index),)."""
+        ids: NDArray[np.int64] = self._native.ids()
+        return ids
+
+    def __len__(self) -> int:
+        return len(self._native)
+
+    def __contains__(self, id: object) -> bool:
+        if isinstance(id, (bool, np.bool_)) or not isinstance(id, (int, np.integer)):
+            return False
+        return 0 <= int(id) < 1 << 63 and bool(self._native.contains(int(id)))
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(dim={self.dim}, metric={self.metric!r}, "
+            f"dtype={self.dtype!r}, {len(self)} vectors)"
+        )
+
+    def get(self, ids: Any) -> NDArray[Any]:
+        """Return vectors by id, as they went in.
+
+        Parameters
+        ----------
+        ids : int or array_like of int, shape (n,)
+
+        Returns
+        -------
+        ndarray, shape (n, dim), or (dim,) for a single int
+            Of the index's dtype. Bits come packed, (n, ceil(dim / 8)) bytes; bfloat16
+            as ``ml_dtypes.bfloat16`` if that package is installed, else as float32.
+
+        Raises
+        ------
+        KeyError
+            An id is not in the index.
+        """
+        wanted = as_ids(ids)
+        rows = self._native.get(wanted).view(stored_dtype(self.dtype))
+        found = from_stored(
+            rows.reshape(-1, row_width(self.dim, self.dtype)), self.dtype
+        )
+        return found[0] if np.ndim(ids) == 0 else found
+
+    def remove(self, ids: Any) -> None:
+        """Remove vectors; all of them or, if it raises, none.
+
+        Parameters
+        ----------
+        ids : int or array_like of int, shape (n,)
+            Unique.
+
+        Raises
+        ------
+        KeyError
+            An id is not in the index.
+        """
+        self._native.remove(as_ids(ids, unique=True))
+
+    def upsert(self, vectors: Any, ids: Any) -> None:
+        """Put vectors under ids, replacing those that are there.
+
+        Parameters
+        ----------
+        vectors : array_like, shape (n, dim)
+        ids : array_like of int, shape (n,)
+            Unique, >= 0.
+        """
+        rows = as_rows(vectors, name="vectors", dim=self.dim, dtype=self.dtype)
+        self._native.upsert(rows, as_ids(ids, count=rows.shape[0], unique=True))
+
+    def id_set(self, chosen: Any) -> IdSet:
+        """Return a set of ids to filter by.
+
+        Parameters
+        ----------
+        chosen : array_like of bool, shape (len(index),), or of int, shape (n,)
+            A mask in the order of `ids`, or ids.
+
+        Raises
+        ------
+        ValueError
+            The mask has another length.
+        """
+        array = np.asarray(chosen)
+        if array.dtype.kind != "b":
+            return IdSet(chosen)
+        if array.ndim != 1 or array.shape[0] != len(self):
+            raise ValueError(
+                f"chosen has shape {array.shape}; a mask must have shape ({len(self)},)"
+            )
+        return IdSet(self.ids[array])
+
+    def memory_usage(self) -> dict[str, int]:
+        """Return the bytes of memory held, by purpose, with their sum as ``"total"``.
+
+        What is mapped from a file is not counted.
+        """
+        parts = {name: int(size) for name, size in self._native.memory().items()}
+        return {**parts, "total": sum(parts.values())}
+
+    def stats(self) -> dict[str, Any]:
+        """Return facts about the index, by name."""
+        return {
+            "family": type(self).__name__,
+            "dim": self.dim,
+            "metric": self.metric,
+            "dtype": self.dtype,
+            "count": len(self),
+            "memory": self.memory_usage()["total"],
+        }
+
+    def search_radius(
+        self,
+        queries: Any,
+        radius: float,
+        *,
+        filter: Any = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> RadiusResult:
+        """Find everything within a radius.
+
+        Parameters
+        ----------
+        queries : array_like, shape (n, dim) or (dim,)
+        radius : float
+            The largest distance that is returned: squared for ``"l2"``, the negated
+            inner product for ``"ip"``. Compared as float32.
+        filter : IdSet or array_like of int, optional
+            Search only among these ids.
+        threads : int, optional
+            One for a single query and all cores otherwise, unless given. The result
+            does not depend on it.
+        progress : callable, optional
+            Called with (queries done, queries) now and then.
+
+        Returns
+        -------
+        RadiusResult
+            Ragged: for each query nearest first, ties by id.
+        """
+        low = -np.inf if self.metric in ("ip", "cosine") else 0.0
+        limit = check_real(radius, name="radius", low=float(low))
+        array, _ = as_queries(
+            queries, dim=self.dim, dtype=query_dtype(self.dtype), check=False
+        )
+        found = self._native.search_radius(
+            array,
+            limit,
+            self._filter(filter),
+            check_threads(threads, array.shape[0]),
+            check_progress(progress),
+        )
+        return RadiusResult(*found)
+
+    def _filter(self, filter: Any) -> Any:
+        """Return the native form of a filter, or None."""
+        if filter is None:
+            return None
+        if not isinstance(filter, IdSet):
+            array = np.asarray(filter)
+            if array.dtype.kind == "b":
+                raise TypeError(
+                    "filter is a boolean array; make it a set with index.id_set(mask), "
+                    "which checks its length"
+                )
+            filter = IdSet(as_ids(filter, name="filter"))
+        return filter._slots_of(self, self._native)
