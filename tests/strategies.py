@@ -9,12 +9,8 @@ to fewer distinct values).
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
 
-settings.register_profile("dev", max_examples=25, deadline=None)
-settings.register_profile("ci", max_examples=60, deadline=None, derandomize=True)
-settings.load_profile("dev")
 
 AWKWARD_DIMS = (1, 3, 7, 13, 16, 31, 32, 33, 127, 128, 129)
 FLOAT_DTYPES = ("float32", "float16", "bfloat16")

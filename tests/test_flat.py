@@ -370,11 +370,11 @@ def test_changes_while_searching_are_safe():
 
 
 def test_progress_is_reported_and_can_stop():
-    x, q = make_rows(0, 60000, 64), make_rows(1, 400, 64)
+    x, q = make_rows(0, 60000, 64), make_rows(1, 3000, 64)
     seen = []
     annx.exact_search(q, x, 10, progress=lambda done, total: seen.append((done, total)))
     assert seen
-    assert all(0 <= done <= total == 400 for done, total in seen)
+    assert all(0 <= done <= total == 3000 for done, total in seen)
 
     def stop(done, total):
         raise KeyboardInterrupt

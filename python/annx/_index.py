@@ -33,7 +33,7 @@ from annx.results import RadiusResult
 __all__ = ["Index", "Progress"]
 
 Progress = Callable[[int, int], Any]
-"""Called with (done, total) now and then; an exception that it raises stops the work."""
+"""Called with (done, total) now and then; what it raises stops the work."""
 
 
 class _NativeIndex(Protocol):

@@ -164,7 +164,7 @@ def row_width(dim: int, dtype: str) -> int:
 
 
 def query_dtype(dtype: str) -> str:
-    """What queries against vectors of `dtype` are: float32 against any floats."""
+    """Return the type of queries against `dtype`: float32 against any floats."""
     return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 

@@ -48,15 +48,16 @@ class FlatIndex(Index):
     -----
     Distances and their order come from one canonical kernel with a fixed order of
     summation, alike on every instruction set: relative error at most
-    ``(dim / 32 + 8) * 2**-24`` for l2 and l1, the same relative to ``sum |q x|`` for ip.
+    ``(dim / 32 + 8) * 2**-24`` for l2 and l1, and for ip as much of ``sum |q x|``.
     Cosine is half the squared distance of the directions, so it keeps that relative
-    error (and 2**-45 absolute) where ``1 - cos`` would cancel. 8-bit and bit metrics are
-    exact integers, rounded to float32 only when returned.
+    error (and 2**-45 absolute) where ``1 - cos`` would cancel. 8-bit and bit metrics
+    are exact integers, rounded to float32 only when returned.
 
     Batches of l2, ip and cosine go through register tiles of
-    ``|q - c|^2 + |x - c|^2 - 2 <q - c, x - c>`` around the mean c, with a rigorous error
-    bound; only vectors that the bound cannot exclude are settled canonically. O(n dim)
-    a query. Beside the result a search takes at most 128 MiB, and 80 MiB a thread.
+    ``|q - c|^2 + |x - c|^2 - 2 <q - c, x - c>`` around the mean c, with a rigorous
+    error bound; only vectors that the bound cannot exclude are settled canonically.
+    O(n dim) a query. Beside the result a search takes at most 128 MiB, and 80 MiB a
+    thread.
 
     References
     ----------
