@@ -11,7 +11,6 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-
 AWKWARD_DIMS = (1, 3, 7, 13, 16, 31, 32, 33, 127, 128, 129)
 FLOAT_DTYPES = ("float32", "float16", "bfloat16")
 BYTE_DTYPES = ("int8", "uint8")

@@ -228,7 +228,8 @@ FlatIndex::Memory FlatIndex::memory() const {
 }
 
 void FlatIndex::save_to(storage::FileWriter& writer) const {
-  const std::shared_lock lock(mutex_);
+  // The writer borrows rows: the lock stays until it is done.
+  writer.keep(std::shared_lock(mutex_));
   writer.number("dim", dim_);
   writer.text("metric", name_of(metric_));
   writer.text("dtype", name_of(dtype_));

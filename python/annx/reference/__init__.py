@@ -4,6 +4,14 @@
 from __future__ import annotations
 
 from annx.reference.codec import KMeans, ProductQuantizer
+from annx.reference.flat import FlatIndex, exact_search, pairwise_distances
 from annx.reference.random import Random
 
-__all__ = ["KMeans", "ProductQuantizer", "Random"]
+__all__ = [
+    "FlatIndex",
+    "KMeans",
+    "ProductQuantizer",
+    "Random",
+    "exact_search",
+    "pairwise_distances",
+]

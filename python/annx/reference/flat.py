@@ -16,7 +16,9 @@ __all__ = ["FlatIndex", "exact_search", "pairwise_distances"]
 LEAST_SQUARE = float(np.finfo(np.float32).tiny)
 
 
-def pairwise_distances(a: Any, b: Any, *, metric: str = "l2") -> NDArray[np.float64]:
+def pairwise_distances(
+    a: Any, b: Any, *, metric: str = "l2", dtype: str | None = None
+) -> NDArray[np.float64]:
     """Return the distances of all pairs of rows, in float64.
 
     Parameters
@@ -35,6 +37,8 @@ def pairwise_distances(a: Any, b: Any, *, metric: str = "l2") -> NDArray[np.floa
         hamming   the number of bits that differ
         jaccard   1 - bits in both / bits in either; 0 where neither has any
         ========= ============================================================
+    dtype : str, optional
+        Of no effect: everything is float64.
 
     Returns
     -------
@@ -51,6 +55,7 @@ def pairwise_distances(a: Any, b: Any, *, metric: str = "l2") -> NDArray[np.floa
     >>> pairwise_distances([[0, 0], [1, 1]], [[3, 4]]).tolist()
     [[25.0], [13.0]]
     """
+    del dtype
     left = np.asarray(a).astype(np.float64)
     right = np.asarray(b).astype(np.float64)
     result = np.empty((left.shape[0], right.shape[0]))
@@ -77,12 +82,17 @@ def pairwise_distances(a: Any, b: Any, *, metric: str = "l2") -> NDArray[np.floa
 
 
 def exact_search(
-    queries: Any, vectors: Any, k: int = 10, *, metric: str = "l2", ids: Any = None
+    queries: Any,
+    vectors: Any,
+    k: int = 10,
+    *,
+    metric: str = "l2",
+    dtype: str | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the k nearest rows of each query: ids and distances, (n, k).
+    """Return the k nearest rows of each query: their numbers and distances, (n, k).
 
-    Nearest first, ties by id, padded with -1 and +inf. Arguments as for
-    `pairwise_distances`; `ids` are the rows' numbers unless given.
+    Nearest first, ties by number, padded with -1 and +inf. Arguments as for
+    `pairwise_distances`.
 
     Examples
     --------
@@ -91,13 +101,9 @@ def exact_search(
     >>> ids.tolist(), distances.tolist()
     ([[1, 0, -1]], [[1.0, 25.0, inf]])
     """
+    del dtype
     distances = pairwise_distances(queries, vectors, metric=metric)
-    names = np.arange(distances.shape[1]) if ids is None else np.asarray(ids, np.int64)
-    best = [top_k(row, names, k) for row in distances]
-    return (
-        np.array([b[0] for b in best], np.int64).reshape(-1, k),
-        np.array([b[1] for b in best], np.float64).reshape(-1, k),
-    )
+    return _best(distances, np.arange(distances.shape[1]), k)
 
 
 class FlatIndex:
@@ -116,11 +122,33 @@ class FlatIndex:
     ([2], [[2, 1]])
     """
 
-    def __init__(self, dim: int, metric: str = "l2") -> None:
+    dim: int = 0
+    metric: str = "l2"
+    dtype: str = "float32"
+
+    def __init__(
+        self, dim: int, metric: str = "l2", dtype: str = "float32", *, seed: int = 0
+    ) -> None:
+        del seed  # nothing here is random
         self.dim = dim
         self.metric = metric
+        self.dtype = dtype
         self._rows: dict[int, NDArray[Any]] = {}
         self._next_id = 0
+
+    @classmethod
+    def build(
+        cls,
+        vectors: Any,
+        metric: str = "l2",
+        dtype: str | None = None,
+        *,
+        ids: Any = None,
+    ) -> FlatIndex:
+        """Make an index of vectors, (n, dim)."""
+        index = cls(np.shape(vectors)[1], metric, dtype or "float32")
+        index.add(vectors, ids)
+        return index
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -156,14 +184,24 @@ class FlatIndex:
         """Return vectors by id, (n, dim)."""
         return np.array([self._rows[id] for id in np.asarray(ids).tolist()])
 
+    def id_set(self, chosen: Any) -> NDArray[np.int64]:
+        """Return the ids that a mask chooses, or the ids given."""
+        array = np.asarray(chosen)
+        return self.ids[array] if array.dtype.kind == "b" else np.unique(array)
+
     def search(
-        self, queries: Any, k: int = 10, *, filter: Any = None
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        filter: Any = None,
+        recall: float | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the k nearest among `filter`'s ids, or all: ids and distances."""
+        del recall  # always 1
         chosen = self._chosen(filter)
-        return exact_search(
-            queries, self._matrix(chosen), k, metric=self.metric, ids=chosen
-        )
+        rows = self.get(chosen) if len(chosen) else np.zeros((0, self.dim))
+        return _best(pairwise_distances(queries, rows, metric=self.metric), chosen, k)
 
     def search_radius(
         self, queries: Any, radius: float, *, filter: Any = None
@@ -179,8 +217,16 @@ class FlatIndex:
         kept = [id for id in self._rows if wanted is None or id in wanted]
         return np.array(kept, np.int64)
 
-    def _matrix(self, ids: NDArray[np.int64]) -> NDArray[Any]:
-        return self.get(ids) if len(ids) else np.zeros((0, self.dim))
+
+def _best(
+    distances: NDArray[np.float64], ids: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the k nearest of each row."""
+    best = [top_k(row, ids, k) for row in distances]
+    return (
+        np.array([b[0] for b in best], np.int64).reshape(-1, k),
+        np.array([b[1] for b in best], np.float64).reshape(-1, k),
+    )
 
 
 def _directions(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[Any]]:
