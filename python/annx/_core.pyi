@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['KMeans', 'ProductQuantizer', 'check_rows', 'file_checksum', 'file_kind', 'isa', 'isas', 'move_centroids', 'probe_kernel', 'random_bits', 'tile_products']
+__all__: list[str] = ['FlatIndex', 'KMeans', 'ProductQuantizer', 'SlotSet', 'check_rows', 'exact_search', 'file_checksum', 'file_kind', 'isa', 'isas', 'move_centroids', 'pairwise_distances', 'probe_kernel', 'random_bits', 'tile_products']
 class KMeans:
     @staticmethod
     def from_bytes(data: bytes) -> KMeans:
@@ -116,10 +116,68 @@ class ProductQuantizer:
     @property
     def trained(self) -> bool:
         ...
+class SlotSet:
+    @property
+    def count(self) -> int:
+        ...
+    @property
+    def version(self) -> int:
+        ...
+class FlatIndex:
+    @staticmethod
+    def from_bytes(data: bytes) -> FlatIndex:
+        ...
+    @staticmethod
+    def load(path: str | bytes, mmap: bool = False, verify: bool = True) -> FlatIndex:
+        ...
+    def __init__(self, dim: typing.SupportsInt | typing.SupportsIndex, metric: str, dtype: str) -> None:
+        ...
+    def __len__(self) -> int:
+        ...
+    def add(self, vectors: numpy.ndarray, ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int64] | None) -> numpy.typing.NDArray[numpy.int64]:
+        ...
+    def contains(self, id: typing.SupportsInt | typing.SupportsIndex) -> bool:
+        ...
+    def get(self, ids: numpy.typing.NDArray[numpy.int64]) -> numpy.typing.NDArray[numpy.uint8]:
+        """
+        Rows as bytes.
+        """
+    def ids(self) -> numpy.typing.NDArray[numpy.int64]:
+        ...
+    def memory(self) -> dict:
+        ...
+    def remove(self, ids: numpy.typing.NDArray[numpy.int64]) -> None:
+        ...
+    def save(self, path: str | bytes) -> None:
+        ...
+    def search(self, queries: numpy.ndarray, k: typing.SupportsInt | typing.SupportsIndex, filter: SlotSet, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple:
+        ...
+    def search_radius(self, queries: numpy.ndarray, radius: typing.SupportsFloat | typing.SupportsIndex, filter: SlotSet, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple:
+        ...
+    def slot_set(self, ids: numpy.typing.NDArray[numpy.int64]) -> SlotSet:
+        ...
+    def to_bytes(self) -> bytes:
+        ...
+    def upsert(self, vectors: numpy.ndarray, ids: numpy.typing.NDArray[numpy.int64]) -> None:
+        ...
+    @property
+    def dim(self) -> int:
+        ...
+    @property
+    def dtype(self) -> str:
+        ...
+    @property
+    def metric(self) -> str:
+        ...
+    @property
+    def version(self) -> int:
+        ...
 def check_rows(rows: numpy.ndarray, dtype: str, dim: typing.SupportsInt | typing.SupportsIndex, name: str) -> None:
     """
     Raise ValueError at NaN, infinity, a squared norm beyond float32 or stray bits.
     """
+def exact_search(queries: numpy.ndarray, vectors: numpy.ndarray, dim: typing.SupportsInt | typing.SupportsIndex, k: typing.SupportsInt | typing.SupportsIndex, metric: str, dtype: str, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple:
+    ...
 def file_checksum(data: bytes) -> int:
     """
     The checksum of the file format, for tests.
@@ -140,6 +198,8 @@ def move_centroids(vectors: numpy.typing.NDArray[numpy.float32], cells: numpy.ty
     """
     One centroid update of k-means, for tests; cells must be below the count.
     """
+def pairwise_distances(a: numpy.ndarray, b: numpy.ndarray, dim: typing.SupportsInt | typing.SupportsIndex, metric: str, dtype: str, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> numpy.typing.NDArray[numpy.float32]:
+    ...
 def probe_kernel(isa: str, kernel: str, op: str, dtype: str, query: numpy.typing.NDArray[numpy.uint8], rows: numpy.typing.NDArray[numpy.uint8], slots: numpy.typing.NDArray[numpy.uint32], first: numpy.typing.NDArray[numpy.uint8], second: numpy.typing.NDArray[numpy.uint8], *, dim: typing.SupportsInt | typing.SupportsIndex, count: typing.SupportsInt | typing.SupportsIndex, stride: typing.SupportsInt | typing.SupportsIndex, offset: typing.SupportsInt | typing.SupportsIndex = 0, queries: typing.SupportsInt | typing.SupportsIndex = 1, query_stride: typing.SupportsInt | typing.SupportsIndex = 0, repeat: typing.SupportsInt | typing.SupportsIndex = 1) -> None:
     """
     Run one kernel of one instruction set on arrays of bytes, for tests and micro-benchmarks; the results go to first and second (as uint8).

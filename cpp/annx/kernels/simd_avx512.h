@@ -351,6 +351,7 @@ inline constexpr std::size_t kTileRegs = 2;
 
 using Lanes = __m512;
 using LessMask = __mmask16;
+ANNX_INLINE V v_splat(float x) { return _mm512_set1_ps(x); }
 ANNX_INLINE Lanes lanes_set(float x) { return _mm512_set1_ps(x); }
 ANNX_INLINE Lanes lanes_load(const float* p) { return _mm512_loadu_ps(p); }
 ANNX_INLINE void lanes_store(float* p, Lanes a) { _mm512_storeu_ps(p, a); }

@@ -277,6 +277,7 @@ inline constexpr std::size_t kTileRegs = 4;
 
 using Lanes = float32x4_t;
 using LessMask = uint32x4_t;
+ANNX_INLINE V v_splat(float x) { return vdupq_n_f32(x); }
 ANNX_INLINE Lanes lanes_set(float x) { return vdupq_n_f32(x); }
 ANNX_INLINE Lanes lanes_load(const float* p) { return vld1q_f32(p); }
 ANNX_INLINE void lanes_store(float* p, Lanes a) { vst1q_f32(p, a); }
