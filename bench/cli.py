@@ -59,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(full)
     full.add_argument("--rounds", type=int, default=5)
     full.add_argument("--targets", type=_floats, default=(0.90, 0.95, 0.99))
+    full.add_argument(
+        "--first-build",
+        action="store_true",
+        help="like for like: of each peer only its grid's first build (degree 32)",
+    )
 
     swept = commands.add_parser("sweep", help="a peer's whole grid, once")
     swept.set_defaults(run=_sweep)
@@ -201,7 +206,13 @@ def _compare(options: argparse.Namespace) -> int:
     everything = [one for one in algorithms() if one.name != "numpy_flat"]
     chosen = _chosen(options.algorithms, default=everything)
     protocol = _protocol(options, rounds=options.rounds, targets=options.targets)
-    result = run.compare(_dataset(options), chosen, protocol, _say)
+    result = run.compare(
+        _dataset(options),
+        chosen,
+        protocol,
+        _say,
+        first_build_only=options.first_build,
+    )
     return _finish(result, options)
 
 

@@ -365,20 +365,34 @@ def write_pareto(result: dict[str, Any], algorithm: str) -> Path:
 
 
 def _plan(
-    algorithm: Algorithm, variant: Variant, dataset: str, targets: Sequence[float]
+    algorithm: Algorithm,
+    variant: Variant,
+    dataset: str,
+    targets: Sequence[float],
+    first_build_only: bool,
 ) -> list[tuple[Params, list[Params]]]:
     """What to build and search of a variant: (build, searches) pairs.
 
     annx always goes over its whole grid; a peer over its committed best, and over its
     whole grid where it was never swept on this data set.
     """
-    whole = [(build, list(variant.search or ({},))) for build in variant.build or ({},)]
+    builds = variant.build or ({},)
+    if first_build_only:
+        builds = builds[:1]
+    whole = [(build, list(variant.search or ({},))) for build in builds]
     if algorithm.subject or variant.exact:
         return whole
     points = pareto.load_points(algorithm.name, dataset)
     if points is None:
         return whole
-    mine = [point for point in points if point["variant"] == variant.name]
+    mine = [
+        point
+        for point in points
+        if point["variant"] == variant.name
+        and (not first_build_only or point["build"] == builds[0])
+    ]
+    if not mine:
+        return whole
     best = pareto.select(mine, targets, lambda one: (one["recall"], one["qps_cpu"]))
     plan: list[tuple[Params, list[Params]]] = []
     for point in best:
@@ -398,6 +412,7 @@ def compare(
     say: Say,
     *,
     quick: bool = False,
+    first_build_only: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Measure annx and its peers interleaved.
@@ -412,6 +427,9 @@ def compare(
         Receives lines of progress.
     quick : bool
         Only the variants that a quick run covers.
+    first_build_only : bool
+        Of each peer only the first build of its grid, which for the graphs is the one
+        like annx's own (degree 32, or M = 16).
     seed : int
         Of the order within the rounds.
     """
@@ -419,7 +437,9 @@ def compare(
     with Bench(dataset, protocol, kind, say) as bench:
         jobs: list[tuple[int, Params, str]] = []
         for algorithm, variant in _usable(chosen, dataset, quick):
-            plan = _plan(algorithm, variant, dataset.name, protocol.targets)
+            plan = _plan(
+                algorithm, variant, dataset.name, protocol.targets, first_build_only
+            )
             for build, searches in plan:
                 number = bench.build(algorithm, variant, build)
                 if number is None:
