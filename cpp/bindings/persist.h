@@ -26,16 +26,22 @@ void bind_persistence(py::class_<T, Options...>& bound, const char* kind) {
       },
       py::arg("path"));
   bound.def("to_bytes", [kind](const T& self) {
-    storage::FileWriter writer(kind);
-    self.save_to(writer);
-    const std::size_t size = writer.size();
-    // Written in place: a second copy of a large index may not fit.
-    PyObject* raw = PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(size));
-    if (raw == nullptr) throw py::error_already_set();
-    auto result = py::reinterpret_steal<py::bytes>(raw);
-    auto* data = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(raw));
-    const py::gil_scoped_release release;
-    writer.write_to({data, size});
+    // The bytes are written where Python keeps them: a second copy of a large index may
+    // not fit. Making room takes the GIL, which must not be waited for while an index
+    // holds its lock, so the room is made between two looks at the size.
+    py::bytes result;
+    for (std::size_t size = 0, needed = 1; size != needed;) {
+      size = needed;
+      PyObject* raw = PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(size));
+      if (raw == nullptr) throw py::error_already_set();
+      result = py::reinterpret_steal<py::bytes>(raw);
+      auto* data = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(raw));
+      const py::gil_scoped_release release;
+      storage::FileWriter writer(kind);
+      self.save_to(writer);
+      needed = writer.size();
+      if (size == needed) writer.write_to({data, size});
+    }
     return result;
   });
   bound.def_static(

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small objects of every kind that can be saved, and the questions they must answer.
+
+Vectors are small integers, so answers are the same on every instruction set. A new
+kind, or an option that changes what is saved, gets a row in `CASES`; `test_file.py` and
+`formats/` use every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import annx
+
+__all__ = ["CASES", "Case", "integers"]
+
+Answers = dict[str, Any]
+
+
+class Case(NamedTuple):
+    """How to make an object (from a seed and a size) and what it answers."""
+
+    kind: str
+    make: Callable[[int, int], Any]
+    ask: Callable[[Any], Answers]
+
+
+def integers(seed: int, n: int, dim: int, dtype: str = "float32") -> np.ndarray:
+    """Rows of small integers, (n, dim), as an index of a dtype takes them."""
+    if dtype == "bits":
+        bits = np.random.default_rng(seed).integers(0, 2, (n, dim), dtype=np.uint8)
+        return np.packbits(bits, axis=1, bitorder="little")
+    if dtype in ("float16", "bfloat16"):
+        dtype = "float32"
+    low = 0 if dtype == "uint8" else -8
+    return np.random.default_rng(seed).integers(low, 9, (n, dim)).astype(dtype)
+
+
+def index_case(
+    kind: str,
+    cls: Any,
+    dim: int,
+    metric: str = "l2",
+    dtype: str = "float32",
+    *,
+    given_ids: bool = False,
+    removed: int = 0,
+    empty: bool = False,
+    **options: Any,
+) -> Case:
+    """An index of `size` rows, some of which may be removed again."""
+
+    def make(seed: int, size: int) -> Any:
+        index = cls(dim, metric, dtype, **options)
+        if empty:
+            return index
+        rows = integers(seed, size, dim, dtype)
+        ids = np.arange(size)[::-1] * 3 + 7 if given_ids else None
+        index.add(rows, ids)
+        if removed:
+            index.remove(index.ids[:removed])
+        return index
+
+    def ask(index: Any) -> Answers:
+        # Of the width that the index says: a hostile file may say another.
+        if index.dim > 1 << 16:
+            return {"dim": index.dim}
+        queries = integers(99, 4, index.dim, index.dtype)
+        ids, distances = index.search(queries, 5)
+        single = index.search(queries[0], 3).ids
+        stored_ids = index.ids
+        with np.errstate(invalid="ignore"):  # damage makes signalling NaNs
+            rows = np.asarray(index.get(stored_ids[:20])).astype(np.float64)
+        return {
+            "dim": index.dim,
+            "metric": index.metric,
+            "dtype": index.dtype,
+            "ids": ids.tolist(),
+            "distances": distances.tolist(),
+            "single": single.tolist(),
+            "stored": stored_ids.tolist(),
+            "rows": rows.tolist(),
+        }
+
+    return Case(kind, make, ask)
+
+
+def kmeans_case(*, trained: bool = True, **options: Any) -> Case:
+    """A clustering of `size` rows, or none yet."""
+
+    def make(seed: int, size: int) -> Any:
+        clustering = annx.KMeans(3, seed=seed, n_iterations=4, **options)
+        return clustering.train(integers(seed, size, 5)) if trained else clustering
+
+    def ask(clustering: Any) -> Answers:
+        answers: Answers = {
+            "n_clusters": clustering.n_clusters,
+            "trained": clustering.trained,
+        }
+        if clustering.trained and clustering.dim <= 1 << 16:
+            centroids = clustering.centroids
+            queries = integers(99, 6, clustering.dim)
+            labels, distances = clustering.assign(queries)
+            answers |= {
+                "centroids": centroids.tolist(),
+                "labels": labels.tolist(),
+                "distances": distances.tolist(),
+                "objectives": clustering.objectives.tolist(),
+            }
+        return answers
+
+    return Case("kmeans", make, ask)
+
+
+def product_case(dim: int, n_segments: int, **options: Any) -> Case:
+    """A product quantizer of 4 bits, trained on `size` rows but at least 16."""
+
+    def make(seed: int, size: int) -> Any:
+        quantizer = annx.ProductQuantizer(
+            dim, n_segments, n_bits=4, n_iterations=3, seed=seed, **options
+        )
+        return quantizer.train(integers(seed, max(size, 20), dim))
+
+    def ask(quantizer: Any) -> Answers:
+        answers: Answers = {"dim": quantizer.dim, "trained": quantizer.trained}
+        if quantizer.trained and quantizer.dim <= 1 << 12:
+            queries = integers(99, 6, quantizer.dim)
+            codes = quantizer.encode(queries)
+            answers |= {
+                "metric": quantizer.metric,
+                "codes": codes.tolist(),
+                "decoded": quantizer.decode(codes).tolist(),
+                "distances": quantizer.asymmetric_distances(queries[0], codes).tolist(),
+                "symmetric": quantizer.symmetric_distances(codes, codes).tolist(),
+            }
+        return answers
+
+    return Case("pq", make, ask)
+
+
+CASES: dict[str, Case] = {
+    "flat": index_case("flat", annx.FlatIndex, 6),
+    "flat-cosine": index_case("flat", annx.FlatIndex, 5, "cosine", given_ids=True),
+    "flat-int8": index_case("flat", annx.FlatIndex, 7, "ip", "int8", removed=3),
+    "flat-float16": index_case("flat", annx.FlatIndex, 3, "l1", "float16"),
+    "flat-bits": index_case("flat", annx.FlatIndex, 19, "hamming", "bits"),
+    "flat-empty": index_case("flat", annx.FlatIndex, 4, empty=True),
+    "kmeans": kmeans_case(),
+    "kmeans-spherical": kmeans_case(spherical=True, init="random"),
+    "kmeans-untrained": kmeans_case(trained=False),
+    "pq": product_case(5, 3),
+    "pq-cosine": product_case(4, 1, metric="cosine"),
+}
