@@ -17,13 +17,15 @@ FOLDER = Path(__file__).resolve().parent / "formats"
 FILES = sorted(FOLDER.glob("v*/*.annx"))
 
 
-def flat(value: Any) -> list[Any]:
-    """The numbers and words in nested lists and dictionaries, in order."""
+def leaves(value: Any, kind: type) -> list[Any]:
+    """The words (or, for float, the numbers) in nested lists and dictionaries."""
     if isinstance(value, dict):
-        return [x for key in sorted(value) for x in flat(value[key])]
+        return [x for key in sorted(value) for x in leaves(value[key], kind)]
     if isinstance(value, list):
-        return [x for item in value for x in flat(item)]
-    return [value]
+        return [x for item in value for x in leaves(item, kind)]
+    if isinstance(value, str):
+        return [value] if kind is str else []
+    return [] if kind is str else [float(value)]
 
 
 def test_every_case_has_a_file() -> None:
@@ -38,5 +40,9 @@ def test_old_file_gives_old_answers(path: Path, mmap: bool) -> None:
     expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     assert expected["kind"] == case.kind
     answers = case.ask(annx.load(path, mmap=mmap))
+    old = expected["answers"]
+    assert leaves(answers, str) == leaves(old, str)
     # Exact but for what an instruction set may round in another way.
-    assert flat(answers) == pytest.approx(flat(expected["answers"]), rel=1e-5, abs=1e-6)
+    assert leaves(answers, float) == pytest.approx(
+        leaves(old, float), rel=1e-5, abs=1e-6
+    )
