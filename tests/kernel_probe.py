@@ -93,11 +93,12 @@ def probe(
 
 
 def finish(isa, square, dots, norms):
-    """Run cosine_finish."""
+    """Run cosine_finish on float32 or int32 sums."""
     out = np.zeros(len(dots) * 4, np.uint8)
-    query = np.append(dots, np.float32(square)).astype(np.float32)
+    dtype = "int8" if dots.dtype == np.int32 else "float32"
+    query = np.append(dots, dots.dtype.type(square)).astype(dots.dtype)
     _core.probe_kernel(
-        isa, "cosine_finish", "", "float32", as_bytes(query), as_bytes(norms), NO_SLOTS,
+        isa, "cosine_finish", "", dtype, as_bytes(query), as_bytes(norms), NO_SLOTS,
         out, NONE, dim=0, count=len(dots), stride=0,
     )  # fmt: skip
     return out.view(np.float32)

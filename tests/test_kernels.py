@@ -141,6 +141,12 @@ def test_cosine_finish_equals_reference(isa):
         for square in (np.float32(2.5), np.float32(0)):
             want = reference.cosine_finish(square, dots, norms)
             assert same_bits(finish(isa, square, dots, norms), want)
+        whole = rng.integers(-(2**31), 2**31, n).astype(np.int32)
+        positive = np.abs(rng.integers(0, 2**31, n)).astype(np.int32)
+        want = reference.cosine_finish(
+            np.float32(77), whole.astype(np.float32), positive.astype(np.float32)
+        )
+        assert same_bits(finish(isa, 77, whole, positive), want)
 
 
 def test_cosine_of_huge_rows_does_not_overflow(isa):

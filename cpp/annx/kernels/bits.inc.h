@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Hamming and Jaccard on packed bits, written once over two primitives of simd_*.h:
+// Hamming and Jaccard on packed bits, written once over primitives of simd_*.h:
 //   bits_xor(a, b, bytes)            the number of bits that differ
 //   bits_and_or(a, b, bytes, &both, &any)   bits set in both, bits set in either
+//   word_at, word_bits               eight bytes, and the bits set in them
 // Counting the bits is the whole cost, so a block of queries gains nothing from sharing
 // loads: it only takes the rows in strips that stay in L1.
 
@@ -10,26 +11,86 @@ namespace {
 
 struct Hamming {
   using Out = std::int32_t;
+  std::uint32_t apart = 0;
+  ANNX_INLINE void add(std::uint64_t q, std::uint64_t x) { apart += word_bits(q ^ x); }
+  ANNX_INLINE Out result() const { return static_cast<Out>(apart); }
   static ANNX_INLINE Out of(const std::byte* q, const std::byte* x, std::size_t bytes) {
-    return static_cast<std::int32_t>(bits_xor(q, x, bytes));
+    return static_cast<Out>(bits_xor(q, x, bytes));
   }
 };
 struct Jaccard {
   using Out = float;
-  static ANNX_INLINE Out of(const std::byte* q, const std::byte* x, std::size_t bytes) {
-    std::uint32_t both = 0;
-    std::uint32_t any = 0;
-    bits_and_or(q, x, bytes, &both, &any);
+  std::uint32_t both = 0;
+  std::uint32_t any = 0;
+  ANNX_INLINE void add(std::uint64_t q, std::uint64_t x) {
+    both += word_bits(q & x);
+    any += word_bits(q | x);
+  }
+  ANNX_INLINE Out result() const {
     return any == 0 ? 0.0f : static_cast<float>(any - both) / static_cast<float>(any);
   }
+  static ANNX_INLINE Out of(const std::byte* q, const std::byte* x, std::size_t bytes) {
+    Jaccard pair;
+    bits_and_or(q, x, bytes, &pair.both, &pair.any);
+    return pair.result();
+  }
 };
+
+// Calls write(i, result) for rows of 8 to 8 * kWords bytes, `row(i)` giving the i-th.
+// The query stays in registers and nothing loops over the words: of so short a row the
+// loop would be most of the cost (a factor of four at 16 bytes), hence this exception
+// to the rule that nothing is specialised by size. The last word is read from the row's
+// end, and what the word before it has of it shifted out.
+template <class Pair, int kWords, class Row>
+ANNX_INLINE void bit_words(const std::byte* query, std::size_t count, std::size_t bytes,
+                           typename Pair::Out* out, Row row) {
+  const int shift = static_cast<int>(8 * (8 * kWords - bytes));
+  std::uint64_t q[kWords];
+  ANNX_UNROLL
+  for (int w = 0; w + 1 < kWords; ++w) q[w] = word_at(query + w * 8);
+  q[kWords - 1] = word_at(query + bytes - 8) >> shift;
+  if (shift == 0) {
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::byte* x = row(i);
+      Pair pair;
+      ANNX_UNROLL
+      for (int w = 0; w < kWords; ++w) pair.add(q[w], word_at(x + w * 8));
+      out[i] = pair.result();
+    }
+  } else {
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::byte* x = row(i);
+      Pair pair;
+      ANNX_UNROLL
+      for (int w = 0; w + 1 < kWords; ++w) pair.add(q[w], word_at(x + w * 8));
+      pair.add(q[kWords - 1], word_at(x + bytes - 8) >> shift);
+      out[i] = pair.result();
+    }
+  }
+}
+
+template <class Pair, class Row>
+ANNX_INLINE void bit_any(const std::byte* query, std::size_t count, std::size_t bytes,
+                         typename Pair::Out* out, Row row) {
+  switch (bytes < 8 ? 0 : (bytes + 7) / 8) {
+    case 1: return bit_words<Pair, 1>(query, count, bytes, out, row);
+    case 2: return bit_words<Pair, 2>(query, count, bytes, out, row);
+    case 3: return bit_words<Pair, 3>(query, count, bytes, out, row);
+    case 4: return bit_words<Pair, 4>(query, count, bytes, out, row);
+    case 5: return bit_words<Pair, 5>(query, count, bytes, out, row);
+    case 6: return bit_words<Pair, 6>(query, count, bytes, out, row);
+    case 7: return bit_words<Pair, 7>(query, count, bytes, out, row);
+    case 8: return bit_words<Pair, 8>(query, count, bytes, out, row);
+    default: break;
+  }
+  for (std::size_t i = 0; i < count; ++i) out[i] = Pair::of(query, row(i), bytes);
+}
 
 template <class Pair>
 void bit_rows(const std::byte* query, const std::byte* rows, std::size_t stride,
               std::size_t count, std::size_t bytes, typename Pair::Out* out) {
-  for (std::size_t i = 0; i < count; ++i) {
-    out[i] = Pair::of(query, rows + i * stride, bytes);
-  }
+  bit_any<Pair>(query, count, bytes, out,
+                [&](std::size_t i) { return rows + i * stride; });
 }
 
 template <class Pair>
@@ -37,10 +98,10 @@ void bit_gather(const std::byte* query, const std::byte* rows, std::size_t strid
                 const std::uint32_t* slots, std::size_t count, std::size_t bytes,
                 typename Pair::Out* out) {
   Ahead ahead(rows, stride, slots, count, bytes);
-  for (std::size_t i = 0; i < count; ++i) {
+  bit_any<Pair>(query, count, bytes, out, [&](std::size_t i) {
     ahead.before(i + 1);
-    out[i] = Pair::of(query, rows + slots[i] * stride, bytes);
-  }
+    return rows + slots[i] * stride;
+  });
 }
 
 template <class Pair>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Conversions between element types and the last step of cosine, written once over
-// Load*::full / ::part, store_narrow<T> and v_sqrt / v_div / v_select_zero of simd_*.h.
+// Load*::full / ::part / ::store and v_numbers, v_sqrt, v_div, ... of simd_*.h.
 
 namespace annx::kernels::ANNX_ISA_NS {
 namespace {
@@ -28,12 +28,29 @@ void narrow(const float* in, std::size_t n, std::byte* out) {
   }
 }
 
-inline void cosine_finish(float query_square, const float* dots, const float* squares,
-                          std::size_t count, float* out) {
-  const float root = ANNX_SQRTF(query_square);
-  for (std::size_t i = 0; i < count; ++i) {
-    const float norms = root * ANNX_SQRTF(squares[i]);
-    out[i] = norms > 0.0f ? 1.0f - dots[i] / norms : 1.0f;
+// One register of cosine distances; `root` is the root of the query's square.
+ANNX_INLINE V cosine_of(V root, V dots, V squares) {
+  const V norms = v_mul(root, v_sqrt(squares));
+  const V one = v_set(1.0f);
+  return v_where_positive(norms, v_sub(one, v_div(dots, norms)), one);
+}
+
+template <class T>
+void cosine_finish(T query_square, const T* dots, const T* squares, std::size_t count,
+                   float* out) {
+  const V root = v_sqrt(v_set(static_cast<float>(query_square)));
+  std::size_t i = 0;
+  for (; i + kWidth <= count; i += kWidth) {
+    v_store(out + i, cosine_of(root, v_numbers(dots + i), v_numbers(squares + i)));
+  }
+  if (i < count) {
+    T last[2][kWidth] = {};
+    for (std::size_t j = 0; i + j < count; ++j) {
+      last[0][j] = dots[i + j];
+      last[1][j] = squares[i + j];
+    }
+    v_store_part(out + i, cosine_of(root, v_numbers(last[0]), v_numbers(last[1])),
+                 count - i);
   }
 }
 

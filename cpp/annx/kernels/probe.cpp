@@ -96,10 +96,17 @@ void run_probe(const Probe& p, std::span<std::byte> first,
             p.query.size() >= bytes + sizeof(float) && p.rows.size() >= bytes &&
                 first.size() >= bytes,
             "count exceeds the arrays");
-    const float square = floats(p.query)[p.count];
+    if (p.dtype == "int8" || p.dtype == "uint8") {
+      const auto* dots = reinterpret_cast<const std::int32_t*>(p.query.data());
+      const auto* squares = reinterpret_cast<const std::int32_t*>(p.rows.data());
+      repeat(p, [&] {
+        table.byte_cosine_finish(dots[p.count], dots, squares, p.count, floats(first));
+      });
+      return;
+    }
     repeat(p, [&] {
-      table.cosine_finish(square, floats(p.query), floats(p.rows), p.count,
-                          floats(first));
+      table.cosine_finish(floats(p.query)[p.count], floats(p.query), floats(p.rows),
+                          p.count, floats(first));
     });
     return;
   }

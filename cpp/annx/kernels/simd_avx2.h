@@ -22,6 +22,18 @@ ANNX_INLINE V v_add(V a, V b) { return _mm256_add_ps(a, b); }
 ANNX_INLINE V v_sub(V a, V b) { return _mm256_sub_ps(a, b); }
 ANNX_INLINE V v_abs(V a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 ANNX_INLINE V v_fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
+ANNX_INLINE V v_set(float x) { return _mm256_set1_ps(x); }
+ANNX_INLINE V v_mul(V a, V b) { return _mm256_mul_ps(a, b); }
+ANNX_INLINE V v_div(V a, V b) { return _mm256_div_ps(a, b); }
+ANNX_INLINE V v_sqrt(V a) { return _mm256_sqrt_ps(a); }
+// Lane by lane yes where x > 0, else no.
+ANNX_INLINE V v_where_positive(V x, V yes, V no) {
+  return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(x, v_zero(), _CMP_GT_OQ));
+}
+ANNX_INLINE V v_numbers(const float* p) { return _mm256_loadu_ps(p); }
+ANNX_INLINE V v_numbers(const std::int32_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
 ANNX_INLINE void v_store(float* p, V a) { _mm256_storeu_ps(p, a); }
 
 // Sixteen words of which a window of eight, starting at 8 - n, sets the first n lanes.
@@ -385,6 +397,12 @@ ANNX_INLINE std::uint32_t bits_xor(const std::byte* a, const std::byte* b,
           sum, _mm256_sad_epu8(_mm256_add_epi8(x, y), _mm256_setzero_si256()));
     }
     n = fold_longs(sum);
+  }
+  for (; i + 32 <= bytes; i += 32) {
+    n += (word_bits(word_at(a + i) ^ word_at(b + i)) +
+          word_bits(word_at(a + i + 8) ^ word_at(b + i + 8))) +
+         (word_bits(word_at(a + i + 16) ^ word_at(b + i + 16)) +
+          word_bits(word_at(a + i + 24) ^ word_at(b + i + 24)));
   }
   for (; i + 8 <= bytes; i += 8) n += word_bits(word_at(a + i) ^ word_at(b + i));
   if (i < bytes) {

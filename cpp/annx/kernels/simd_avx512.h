@@ -23,6 +23,18 @@ ANNX_INLINE V v_add(V a, V b) { return _mm512_add_ps(a, b); }
 ANNX_INLINE V v_sub(V a, V b) { return _mm512_sub_ps(a, b); }
 ANNX_INLINE V v_abs(V a) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), a); }
 ANNX_INLINE V v_fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+ANNX_INLINE V v_set(float x) { return _mm512_set1_ps(x); }
+ANNX_INLINE V v_mul(V a, V b) { return _mm512_mul_ps(a, b); }
+ANNX_INLINE V v_div(V a, V b) { return _mm512_div_ps(a, b); }
+ANNX_INLINE V v_sqrt(V a) { return _mm512_sqrt_ps(a); }
+// Lane by lane yes where x > 0, else no.
+ANNX_INLINE V v_where_positive(V x, V yes, V no) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, v_zero(), _CMP_GT_OQ), no, yes);
+}
+ANNX_INLINE V v_numbers(const float* p) { return _mm512_loadu_ps(p); }
+ANNX_INLINE V v_numbers(const std::int32_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_loadu_si512(p));
+}
 ANNX_INLINE void v_store(float* p, V a) { _mm512_storeu_ps(p, a); }
 // The first n < 16 lanes.
 ANNX_INLINE __mmask16 first_16(std::size_t n) {
@@ -272,17 +284,9 @@ struct ByteL1 {
 
 // --- bits ----------------------------------------------------------------------------
 
-// Below this many bytes one POPCNT a word beats folding a register.
-inline constexpr std::size_t kVectorBits = 64;
-
-ANNX_INLINE std::uint64_t word_at(const std::byte* p, std::size_t n) {
-  std::uint64_t x = 0;
-  if (n >= 8) {
-    ANNX_MEMCPY(&x, p, 8);
-  } else {
-    x = static_cast<std::uint64_t>(_mm_cvtsi128_si64(
-        _mm_maskz_loadu_epi8(static_cast<__mmask16>((1u << n) - 1u), p)));
-  }
+ANNX_INLINE std::uint64_t word_at(const std::byte* p) {
+  std::uint64_t x;
+  ANNX_MEMCPY(&x, p, 8);
   return x;
 }
 ANNX_INLINE std::uint32_t word_bits(std::uint64_t w) {
@@ -294,13 +298,6 @@ ANNX_INLINE std::uint32_t fold_longs(__m512i s) {
 
 ANNX_INLINE std::uint32_t bits_xor(const std::byte* a, const std::byte* b,
                                    std::size_t bytes) {
-  if (bytes < kVectorBits) {
-    std::uint32_t n = 0;
-    for (std::size_t i = 0; i < bytes; i += 8) {
-      n += word_bits(word_at(a + i, bytes - i) ^ word_at(b + i, bytes - i));
-    }
-    return n;
-  }
   __m512i sum = _mm512_setzero_si512();
   std::size_t i = 0;
   for (; i + 64 <= bytes; i += 64) {
@@ -316,19 +313,6 @@ ANNX_INLINE std::uint32_t bits_xor(const std::byte* a, const std::byte* b,
 }
 ANNX_INLINE void bits_and_or(const std::byte* a, const std::byte* b, std::size_t bytes,
                              std::uint32_t* both, std::uint32_t* any) {
-  if (bytes < kVectorBits) {
-    std::uint32_t n = 0;
-    std::uint32_t m = 0;
-    for (std::size_t i = 0; i < bytes; i += 8) {
-      const std::uint64_t x = word_at(a + i, bytes - i);
-      const std::uint64_t y = word_at(b + i, bytes - i);
-      n += word_bits(x & y);
-      m += word_bits(x | y);
-    }
-    *both = n;
-    *any = m;
-    return;
-  }
   __m512i sum = _mm512_setzero_si512();
   __m512i sum_any = sum;
   for (std::size_t i = 0; i < bytes; i += 64) {

@@ -22,6 +22,16 @@ ANNX_INLINE V v_add(V a, V b) { return vaddq_f32(a, b); }
 ANNX_INLINE V v_sub(V a, V b) { return vsubq_f32(a, b); }
 ANNX_INLINE V v_abs(V a) { return vabsq_f32(a); }
 ANNX_INLINE V v_fma(V a, V b, V c) { return vfmaq_f32(c, a, b); }
+ANNX_INLINE V v_set(float x) { return vdupq_n_f32(x); }
+ANNX_INLINE V v_mul(V a, V b) { return vmulq_f32(a, b); }
+ANNX_INLINE V v_div(V a, V b) { return vdivq_f32(a, b); }
+ANNX_INLINE V v_sqrt(V a) { return vsqrtq_f32(a); }
+// Lane by lane yes where x > 0, else no.
+ANNX_INLINE V v_where_positive(V x, V yes, V no) {
+  return vbslq_f32(vcgtzq_f32(x), yes, no);
+}
+ANNX_INLINE V v_numbers(const float* p) { return vld1q_f32(p); }
+ANNX_INLINE V v_numbers(const std::int32_t* p) { return vcvtq_f32_s32(vld1q_s32(p)); }
 ANNX_INLINE void v_store(float* p, V a) { vst1q_f32(p, a); }
 ANNX_INLINE void v_store_part(float* p, V a, std::size_t n) {
   float lanes[4];
@@ -239,6 +249,14 @@ struct ByteL1 : ByteTerm<T> {
 
 // --- bits ----------------------------------------------------------------------------
 
+ANNX_INLINE std::uint64_t word_at(const std::byte* p) {
+  std::uint64_t x;
+  ANNX_MEMCPY(&x, p, 8);
+  return x;
+}
+ANNX_INLINE std::uint32_t word_bits(std::uint64_t w) {
+  return vaddv_u8(vcnt_u8(vcreate_u8(w)));
+}
 ANNX_INLINE uint32x4_t add_bits(uint32x4_t s, B x) {
   return vpadalq_u16(s, vpaddlq_u8(vcntq_u8(x)));
 }

@@ -35,6 +35,27 @@ inline V v_abs(const V& a) {
 inline V v_fma(const V& a, const V& b, const V& c) {
   return v_map([&](int i) { return ANNX_FMAF(a.v[i], b.v[i], c.v[i]); });
 }
+inline V v_set(float x) {
+  return v_map([&](int) { return x; });
+}
+inline V v_mul(const V& a, const V& b) {
+  return v_map([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline V v_div(const V& a, const V& b) {
+  return v_map([&](int i) { return a.v[i] / b.v[i]; });
+}
+inline V v_sqrt(const V& a) {
+  return v_map([&](int i) { return ANNX_SQRTF(a.v[i]); });
+}
+// Lane by lane yes where x > 0, else no.
+inline V v_where_positive(const V& x, const V& yes, const V& no) {
+  return v_map([&](int i) { return x.v[i] > 0.0f ? yes.v[i] : no.v[i]; });
+}
+// Floats, or int32 converted.
+template <class T>
+inline V v_numbers(const T* p) {
+  return v_map([&](int i) { return static_cast<float>(p[i]); });
+}
 inline void v_store_part(float* p, const V& a, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) p[i] = a.v[i];
 }
@@ -230,6 +251,9 @@ inline std::uint32_t count_bits(std::uint64_t w) {
   w = (w + (w >> 4)) & 0x0F0F0F0F0F0F0F0Fu;
   return static_cast<std::uint32_t>((w * 0x0101010101010101u) >> 56);
 }
+
+ANNX_INLINE std::uint64_t word_at(const std::byte* p) { return read<std::uint64_t>(p); }
+ANNX_INLINE std::uint32_t word_bits(std::uint64_t w) { return count_bits(w); }
 
 // Calls f(a word, b word) for whole words, then for the last bytes widened with zeros.
 template <class F>

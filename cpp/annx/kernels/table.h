@@ -109,6 +109,10 @@ using JaccardBlock = void (*)(const std::byte* queries, std::size_t query_stride
 // can overflow.
 using CosineFinish = void (*)(float query_square, const float* dots,
                               const float* squares, std::size_t count, float* out);
+// The same from the 8-bit kernels' sums, converted to float first (one rounding each).
+using ByteCosineFinish = void (*)(std::int32_t query_square, const std::int32_t* dots,
+                                  const std::int32_t* squares, std::size_t count,
+                                  float* out);
 
 // n elements; float32 to the narrow type rounds to nearest, ties to even, overflow
 // gives infinity, a NaN stays a NaN. The other direction is exact.
@@ -199,6 +203,7 @@ struct KernelTable {
   JaccardGather jaccard_gather;
   JaccardBlock jaccard_block;
   CosineFinish cosine_finish;
+  ByteCosineFinish byte_cosine_finish;
   Narrow narrow[kFloatTypes];  // indexed by the narrow type; float32 is a copy
   Widen widen[kFloatTypes + kByteTypes];  // as annx::DType: 3 int8, 4 uint8
   FloatScaledRows float_scaled_rows[kFloatTypes];
