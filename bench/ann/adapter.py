@@ -124,8 +124,14 @@ class Algorithm:
         try:
             return importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:
+            pass
+        # A build in the source tree has no distribution.
+        try:
             module = importlib.import_module(self.module)
-            return str(getattr(module, "__version__", ""))
+        except Exception:
+            # Whatever keeps it from loading is told where it is used, with the reason.
+            return ""
+        return str(getattr(module, "__version__", ""))
 
     def adapter(self, class_name: str) -> type[Adapter]:
         """The adapter class; importing it imports the library."""
