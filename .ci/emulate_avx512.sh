@@ -32,7 +32,7 @@ default annx
 prompt 0
 label annx
   kernel /vmlinuz
-  append initrd=/initrd.gz console=ttyS0 nokaslr mitigations=off nosmp acpi=off noxsaves nopku ANNX_EXPECT_ISA=avx512 panic=0 -- kernels
+  append initrd=/initrd.gz console=ttyS0 nokaslr mitigations=off nosmp acpi=off noapic nolapic tsc=reliable noxsaves nopku ANNX_EXPECT_ISA=avx512 panic=0 -- kernels
 CFG
 xorriso -as mkisofs -quiet -o "$work/boot.iso" -b isolinux/isolinux.bin \
   -c isolinux/boot.cat -no-emul-boot -boot-load-size 4 -boot-info-table "$work/iso"
