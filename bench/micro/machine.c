@@ -58,6 +58,8 @@ int32_t read_rows(const char* data, size_t stride, const uint32_t* slots, size_t
 // 2 * 12 * LANES floating-point operations a round.
 float multiply_add(size_t rounds, float x) {
   Vec s[12], a, b;
+  // Unrolled throughout: an index that is not a constant would keep s in memory.
+#pragma GCC unroll 12
   for (int j = 0; j < 12; ++j) s[j] = (Vec){0} + x * (float)j;
   a = (Vec){0} + x;
   b = (Vec){0} + 1.0f / (1.0f + x);
@@ -66,6 +68,7 @@ float multiply_add(size_t rounds, float x) {
     for (int j = 0; j < 12; ++j) s[j] = s[j] * b + a;
     __asm__ volatile("" : "+m"(x));
   }
+#pragma GCC unroll 12
   for (int j = 1; j < 12; ++j) s[0] += s[j];
   return s[0][0];
 }

@@ -113,8 +113,11 @@ void Canonical<Key>::contiguous(const std::byte* rows, std::uint32_t slot,
     }
     const auto* q = reinterpret_cast<const float*>(query_);
     if (set_.metric != Metric::kCosine) {
-      table_->float_rows[op_of(set_.metric)][type](q, rows, set_.stride, count,
-                                                   set_.dim, out);
+      const std::size_t step = set_.once && set_.stride >= 512 ? 1 : count;
+      for (std::size_t i = 0; i < count; i += step) {
+        table_->float_rows[op_of(set_.metric)][type](
+            q, rows + i * set_.stride, set_.stride, step, set_.dim, out + i);
+      }
     } else if (square_ == 0) {
       for (std::size_t i = 0; i < count; ++i) out[i] = 1.0f;
       return;

@@ -32,6 +32,9 @@ struct RowSet {
   const std::uint32_t* slots = nullptr;
   const float* norms = nullptr;         // by slot, from row_norms(); cosine only
   const storage::IdMap* ids = nullptr;  // null: a row's id is its slot
+  // Each row is read once, from memory: rows go to the kernel one by one where they are
+  // long, because hardware prefetch follows one stream better than a group of three.
+  bool once = false;
 
   std::uint32_t slot(std::size_t i) const {
     return slots == nullptr ? static_cast<std::uint32_t>(i) : slots[i];

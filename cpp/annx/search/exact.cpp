@@ -89,16 +89,24 @@ template <class Key>
 void take_best(TopK<Key>& top, const RowSet& set, std::size_t begin, std::size_t count,
                const Key* keys) {
   Key limit = top.limit();
-  for (std::size_t i = 0; i < count; ++i) {
-    if (keys[i] > limit) continue;
-    top.push(keys[i], set.id(begin + i));
-    limit = top.limit();
+  for (std::size_t i = 0; i < count; i += 32) {
+    const std::size_t end = std::min(count, i + 32);
+    // Almost always nothing gets in; the compiler does this test in vectors.
+    unsigned any = 0;
+    for (std::size_t j = i; j < end; ++j) any |= keys[j] <= limit ? 1u : 0u;
+    if (any == 0) continue;
+    for (std::size_t j = i; j < end; ++j) {
+      if (keys[j] > limit) continue;
+      top.push(keys[j], set.id(begin + j));
+      limit = top.limit();
+    }
   }
 }
 
 template <class Key>
-std::vector<TopK<Key>> stream_topk(const RowSet& set, RowsView queries, std::size_t k,
+std::vector<TopK<Key>> stream_topk(RowSet set, RowsView queries, std::size_t k,
                                    std::size_t threads, Monitor* monitor) {
+  set.once = queries.rows == 1;
   const Scorers<Key> scorers = make_scorers<Key>(set, queries);
   const std::size_t block = std::max<std::size_t>(
       32, (std::size_t{256} << 10) / std::max<std::size_t>(set.stride, 1));
