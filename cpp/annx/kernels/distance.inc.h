@@ -123,6 +123,7 @@ ANNX_INLINE void float_cosine(const float* query, const std::byte* row, std::siz
 // slowly.
 inline constexpr std::size_t kStreamBytes = 384 * 1024;
 inline constexpr std::size_t kLongRow = 384;
+inline constexpr std::size_t kStreamAhead = 4096;
 
 ANNX_INLINE bool one_stream(std::size_t count, std::size_t stride) {
   return stride >= kLongRow && count > kStreamBytes / stride;
@@ -146,7 +147,15 @@ void float_rows(const float* query, const std::byte* rows, std::size_t stride,
     float_group<Term, Load, 1>(query, &row, dim, out + i);
   };
   if (one_stream(count, stride)) {
-    for (std::size_t i = 0; i < count; ++i) single(i);
+    // 16-bit elements take more instructions a byte, so fewer lines are in flight by
+    // themselves than memory needs (measured: up to 30 % at 384 elements, while the
+    // same prefetch slows float32 down).
+    const std::size_t ahead = Load::kBytes == 2 ? dim * Load::kBytes : 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::byte* later = rows + i * stride + kStreamAhead;
+      for (std::size_t at = 0; at < ahead; at += 64) prefetch(later + at);
+      single(i);
+    }
     return;
   }
   for_groups<kFloatGroup>(
