@@ -31,29 +31,8 @@ constexpr std::size_t kBatchBytes = 128 * 1024;
 // Squares below the normal range lose digits absolutely, not relatively.
 constexpr double kUnderflow = 1e-36;
 
-// The loops over spans below are written so that compilers turn them into vector code:
-// no branches, `a < b ? a : b` for the least.
-// lower[s] = (lower[s] - drift[s]) shrunk by a rounding; gap[s] = min(gap, lower -
-// need).
-void drift_bounds(float* lower, const float* drift, float need, float* gap,
-                  std::size_t spans) {
-  for (std::size_t s = 0; s < spans; ++s) {
-    const float l = (lower[s] - drift[s]) * (1.0f - 0x1.0p-22f);
-    const float g = l - need;
-    lower[s] = l;
-    gap[s] = g < gap[s] ? g : gap[s];
-  }
-}
-
-// lower[s] where gap[s] > 0 (not scored), else the root of what the scores leave.
-void merge_bounds(const float* square, const float* gap, float base, float* lower,
-                  std::size_t spans) {
-  for (std::size_t s = 0; s < spans; ++s) {
-    const float sum = square[s] + base;
-    const float root = std::sqrt(sum > 0.0f ? sum : 0.0f) * (1.0f - 0x1.0p-22f);
-    lower[s] = gap[s] > 0.0f ? lower[s] : root;
-  }
-}
+// With fewer dimensions a score costs less than keeping bounds.
+constexpr std::size_t kMinBoundedDim = 16;
 
 double relative_error(std::size_t dim) {
   return (1.05 * static_cast<double>(dim) + 16.0) * 0x1.0p-24;
@@ -146,18 +125,20 @@ struct CentroidBlocks::Worker {
   explicit Worker(const CentroidBlocks& b)
       : points(kBlock * b.dim_),
         scores(b.keep_scores_ ? kBlock * b.groups_ * kGroup : kGroup),
-        minima(kBlock * b.groups_),
+        minima(kBlock * b.stride_, kInfinity),
         square(kBlock),
         lists(kBlockTiles * b.groups_),
         list_size(kBlockTiles),
         gap(kBlockTiles * b.spans_),
-        floor(b.groups_) {}
+        floor(b.stride_) {}
 };
 
 CentroidBlocks::CentroidBlocks(MatrixView<float> centroids)
     : centroids_(centroids),
       dim_(centroids.cols),
-      groups_((centroids.rows + kGroup - 1) / kGroup) {
+      groups_((centroids.rows + kGroup - 1) / kGroup),
+      stride_((groups_ + kGroup - 1) / kGroup * kGroup),
+      bounded_(centroids.cols >= kMinBoundedDim) {
   span_ = (groups_ + kMaxSpans - 1) / kMaxSpans;
   spans_ = (groups_ + span_ - 1) / span_;
   keep_scores_ = centroids.rows <= kMaxKeptScores;
@@ -173,7 +154,7 @@ CentroidBlocks::CentroidBlocks(MatrixView<float> centroids)
   }
   packed_ = AlignedBuffer(groups_ * kGroup * dim_ * sizeof(float));
   offsets_.resize(groups_ * kGroup);
-  reach_.resize(groups_);
+  reach_.resize(stride_);
   mean_.resize(dim_);
   repack();
 }
@@ -250,7 +231,7 @@ void CentroidBlocks::score(Worker& w, std::size_t count) const {
                        std::min(kScorePoints, count - first), packed, offsets_.data(),
                        dim_, list + from[t], to - from[t],
                        keep_scores_ ? w.scores.data() + first * score_stride : nullptr,
-                       score_stride, w.minima.data() + first * groups_, groups_);
+                       score_stride, w.minima.data() + first * stride_, stride_);
       from[t] = to;
     }
     if (end == groups_) break;
@@ -276,34 +257,15 @@ void CentroidBlocks::settle(Worker& w, std::size_t p, const float* row, bool mea
                             std::uint32_t& id, float& distance) const {
   const auto gather = kernels::active().float_gather[kernels::kOpL2][0];
   const double u = relative_error(dim_);
-  const float* minima = w.minima.data() + p * groups_;
+  const float* minima = w.minima.data() + p * stride_;
   const double square = w.square[p];
   const auto length = static_cast<float>(std::sqrt(square) * (1.0 + 1e-6));
   // Everything below is relative to -|x'|^2, in float, with the rounding in `slack`.
   const auto error = static_cast<float>(u * 1.0001);
   const auto slack = static_cast<float>(u * 0.01 * square + kUnderflow);
   float* floor = w.floor.data();
-  float limits[4] = {kInfinity, kInfinity, kInfinity, kInfinity};
-  const auto widest = [&](std::size_t g) {
-    const float sum = length + reach_[g];
-    return error * sum * sum + slack;
-  };
-  std::size_t g = 0;
-  for (; g + 4 <= groups_; g += 4) {
-    for (std::size_t l = 0; l < 4; ++l) {
-      const float e = widest(g + l);
-      const float upper = minima[g + l] + e;
-      floor[g + l] = minima[g + l] - e;
-      limits[l] = upper < limits[l] ? upper : limits[l];
-    }
-  }
-  for (; g < groups_; ++g) {
-    const float e = widest(g);
-    floor[g] = minima[g] - e;
-    limits[0] = std::min(limits[0], minima[g] + e);
-  }
-  float limit =
-      std::min(std::min(limits[0], limits[1]), std::min(limits[2], limits[3]));
+  float limit = kernels::active().score_floors(minima, reach_.data(), stride_, length,
+                                               error, slack, floor);
   limit = std::min(
       limit, static_cast<float>(static_cast<double>(distance) * (1.0 + 1e-6) - square) +
                  slack);
@@ -319,10 +281,10 @@ void CentroidBlocks::settle(Worker& w, std::size_t p, const float* row, bool mea
       id = c;
     }
   };
-  for (g = 0; g < groups_; ++g) {
+  for (std::size_t g = 0; g < groups_; ++g) {
     if (floor[g] > limit) continue;
     const float* scores = lanes(w, p, g);
-    const float most = limit + widest(g);
+    const float most = limit + (minima[g] - floor[g]);
     for (std::size_t l = 0; l < kGroup; ++l) {
       const std::uint32_t c = member_[g * kGroup + l];
       if (scores[l] > most || c == kNoSlot || c == id) continue;
@@ -353,7 +315,7 @@ void CentroidBlocks::renew(Worker& w, std::size_t p, std::uint32_t id,
     for (std::size_t l = 0; l < kGroup; ++l) {
       if (member_[own * kGroup + l] != id) least = std::min(least, scores[l]);
     }
-    floor[own] += least - w.minima[p * groups_ + own];
+    floor[own] += least - w.minima[p * stride_ + own];
   }
   for (std::size_t s = 0; s < spans_ && span_ > 1; ++s) {
     const std::size_t end = std::min(groups_, (s + 1) * span_);
@@ -362,7 +324,7 @@ void CentroidBlocks::renew(Worker& w, std::size_t p, std::uint32_t id,
     floor[s] = lower;
   }
   const auto base = static_cast<float>(w.square[p]) * (1.0f - 0x1.0p-22f);
-  merge_bounds(floor, gap, base, bounds, spans_);
+  kernels::active().merge_bounds(bounds, floor, gap, spans_, base);
 }
 
 void CentroidBlocks::nearest(MatrixView<float> rows, std::uint32_t* ids,
@@ -401,6 +363,18 @@ void CentroidBlocks::nearest(MatrixView<float> rows, std::uint32_t* ids,
 
 std::size_t CentroidBlocks::improve(Cells& cells, const std::vector<double>& moves,
                                     std::size_t threads, Monitor* monitor) const {
+  if (!bounded_) {
+    const std::size_t n = cells.order.size();
+    std::vector<std::uint32_t> before(n);
+    before.swap(cells.cell);
+    cells.cell.resize(n);
+    nearest({cells.row(0), n, dim_, dim_}, cells.cell.data(), cells.distance.data(),
+            threads, monitor);
+    cells.started = true;
+    std::size_t changed = 0;
+    for (std::size_t p = 0; p < n; ++p) changed += before[p] != cells.cell[p] ? 1 : 0;
+    return changed;
+  }
   threads = resolve_threads(threads);
   const auto gather = kernels::active().float_gather[kernels::kOpL2][0];
   const std::size_t n = cells.order.size();
@@ -432,8 +406,9 @@ std::size_t CentroidBlocks::improve(Cells& cells, const std::vector<double>& mov
                  centroids_.stride * sizeof(float), &cells.cell[begin + p], 1, dim_,
                  &distance);
           const float need = std::sqrt(distance) * widen + 1e-18f;
-          drift_bounds(all_bounds + (begin + p) * spans_, drift.data(), need,
-                       w.gap.data() + p / kScorePoints * spans_, spans_);
+          kernels::active().drift_bounds(all_bounds + (begin + p) * spans_,
+                                         drift.data(), spans_, need,
+                                         w.gap.data() + p / kScorePoints * spans_);
         }
         for (std::size_t t = 0; t < tiles; ++t) {
           const float* gap = w.gap.data() + t * spans_;
@@ -488,6 +463,7 @@ std::size_t CentroidBlocks::improve(Cells& cells, const std::vector<double>& mov
 }
 
 void CentroidBlocks::sort(Cells& cells) const {
+  if (!bounded_) return;
   const std::size_t n = cells.order.size();
   const std::size_t places = groups_ * kGroup;
   std::vector<std::size_t> start(places + 1);
@@ -524,6 +500,7 @@ void CentroidBlocks::sort(Cells& cells) const {
 
 void CentroidBlocks::forget(Cells& cells,
                             const std::vector<std::uint32_t>& positions) const {
+  if (!bounded_) return;
   auto* bounds = reinterpret_cast<float*>(cells.bounds.data());
   for (const std::uint32_t p : positions) {
     std::fill_n(bounds + p * spans_, spans_, 0.0f);

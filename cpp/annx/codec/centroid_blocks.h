@@ -90,7 +90,9 @@ class CentroidBlocks {
   MatrixView<float> centroids_;
   std::size_t dim_ = 0;
   std::size_t groups_ = 0;
-  std::size_t span_ = 1;  // groups that share a bound
+  std::size_t stride_ = 0;  // groups, padded to a multiple of 16
+  bool bounded_ = true;     // whether improve() keeps bounds
+  std::size_t span_ = 1;    // groups that share a bound
   std::size_t spans_ = 1;
   bool keep_scores_ = true;
   std::vector<std::uint32_t> member_;  // [group][lane] -> centroid, kNoSlot for padding

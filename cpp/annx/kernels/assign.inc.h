@@ -103,5 +103,51 @@ void score_tile(const float* points, std::size_t stride, std::size_t count,
   }
 }
 
+float score_floors(const float* minima, const float* reach, std::size_t groups,
+                   float length, float error, float slack, float* floors) {
+  const Lanes one = lanes_set(1.0f);
+  const Lanes minus = lanes_set(-1.0f);
+  const Lanes zero = lanes_set(0.0f);
+  const Lanes e0 = lanes_set(error);
+  const Lanes e1 = lanes_set(slack);
+  const Lanes base = lanes_set(length);
+  Lanes least[kGroupRegs];
+  ANNX_UNROLL
+  for (std::size_t r = 0; r < kGroupRegs; ++r) least[r] = lanes_set(kTileInfinity);
+  for (std::size_t g = 0; g < groups; g += kGroup) {
+    ANNX_UNROLL
+    for (std::size_t r = 0; r < kGroupRegs; ++r) {
+      const std::size_t at = g + r * kTileLanes;
+      const Lanes sum = lanes_fma(one, base, lanes_load(reach + at));
+      const Lanes wide = lanes_fma(lanes_fma(sum, e0, zero), sum, e1);
+      const Lanes score = lanes_load(minima + at);
+      lanes_store(floors + at, lanes_fma(minus, wide, score));
+      const Lanes upper = lanes_fma(one, wide, score);
+      least[r] = less_pick(lanes_less(upper, least[r]), upper, least[r]);
+    }
+  }
+  return least_of(least);
+}
+
+void drift_bounds(float* bounds, const float* drift, std::size_t spans, float need,
+                  float* gap) {
+  for (std::size_t s = 0; s < spans; ++s) {
+    const float lower = (bounds[s] - drift[s]) * (1.0f - 0x1.0p-22f);
+    const float above = lower - need;
+    bounds[s] = lower;
+    gap[s] = above < gap[s] ? above : gap[s];
+  }
+}
+
+void merge_bounds(float* bounds, const float* floors, const float* gap,
+                  std::size_t spans, float base) {
+  for (std::size_t s = 0; s < spans; ++s) {
+    const float square = floors[s] + base;
+    const float root =
+        __builtin_sqrtf(square > 0.0f ? square : 0.0f) * (1.0f - 0x1.0p-22f);
+    bounds[s] = gap[s] > 0.0f ? bounds[s] : root;
+  }
+}
+
 }  // namespace
 }  // namespace annx::kernels::ANNX_ISA_NS

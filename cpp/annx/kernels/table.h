@@ -183,6 +183,20 @@ using ScoreTile = void (*)(const float* points, std::size_t stride, std::size_t 
                            float* scores, std::size_t score_stride, float* minima,
                            std::size_t minima_stride);
 
+// What k-means makes of scores; codec/centroid_blocks.h says what they are.
+// With e[g] = error * (length + reach[g])^2 + slack for `groups` groups, a multiple of
+// kGroup: floors[g] = minima[g] - e[g]; returns the least minima[g] + e[g].
+using ScoreFloors = float (*)(const float* minima, const float* reach,
+                              std::size_t groups, float length, float error,
+                              float slack, float* floors);
+// bounds[s] = (bounds[s] - drift[s]) (1 - 2^-22), which no rounding can leave too high;
+// gap[s] = min(gap[s], bounds[s] - need).
+using DriftBounds = void (*)(float* bounds, const float* drift, std::size_t spans,
+                             float need, float* gap);
+// Where gap[s] <= 0: bounds[s] = sqrt(max(0, floors[s] + base)) (1 - 2^-22).
+using MergeBounds = void (*)(float* bounds, const float* floors, const float* gap,
+                             std::size_t spans, float base);
+
 struct KernelTable {
   const char* isa;
   FloatRows float_rows[kOpCount][kFloatTypes];
@@ -209,6 +223,9 @@ struct KernelTable {
   FloatScaledRows float_scaled_rows[kFloatTypes];
   TileKernels tile;
   ScoreTile score_tile;
+  ScoreFloors score_floors;
+  DriftBounds drift_bounds;
+  MergeBounds merge_bounds;
 };
 
 }  // namespace annx::kernels

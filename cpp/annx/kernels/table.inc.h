@@ -46,6 +46,9 @@ constexpr KernelTable make_table() {
       ANNX_FLOATS(float_scaled_rows),
       tile_kernels(),
       &score_tile,
+      &score_floors,
+      &drift_bounds,
+      &merge_bounds,
   };
 }
 
