@@ -11,6 +11,7 @@ from annx.flat import FlatIndex
 from annx.io import load
 from annx.kmeans import KMeans
 from annx.pq import ProductQuantizer
+from annx.pq_flat import PQFlatIndex
 from annx.results import RadiusResult, SearchResult
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "KMeans",
     "NotCalibratedError",
     "NotTrainedError",
+    "PQFlatIndex",
     "ProductQuantizer",
     "RadiusResult",
     "SearchResult",
