@@ -59,6 +59,15 @@ class Index(Saved):
     """
 
     _native: Any
+    _facts: tuple[int, str, str] | None = None
+
+    def _known(self) -> tuple[int, str, str]:
+        """Return dim, metric and dtype; kept, because every search asks for them."""
+        facts = self._facts
+        if facts is None:
+            native = self._native
+            self._facts = facts = (native.dim, native.metric, native.dtype)
+        return facts
 
     @property
     def dim(self) -> int:

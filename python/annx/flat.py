@@ -179,12 +179,11 @@ class FlatIndex(Index):
         """
         if recall is not None and not 0 < recall <= 1:
             raise ValueError(f"recall is {recall}; it must be above 0 and at most 1")
-        native = self._native
-        metric, dtype = native.metric, native.dtype
+        dim, metric, dtype = self._known()
         array, single = as_queries(
-            queries, dim=native.dim, dtype=query_dtype(dtype), check=False
+            queries, dim=dim, dtype=query_dtype(dtype), check=False
         )
-        ids, distances = native.search(
+        ids, distances = self._native.search(
             array,
             check_k(k),
             None if filter is None else self._filter(filter),
