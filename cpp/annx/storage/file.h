@@ -50,8 +50,8 @@ class FileWriter {
   void text(std::string_view name, std::string_view value);
   // The bytes are borrowed until the last call of this writer.
   void add(std::string_view name, std::span<const std::byte> bytes);
-  // Holds a lock or a buffer that what was added depends on, as long as the writer lives:
-  // an index that may grow meanwhile keeps its lock for reading here.
+  // Holds a lock or a buffer that what was added depends on, as long as the writer
+  // lives: an index that may grow meanwhile keeps its lock for reading here.
   template <class T>
   void keep(T&& value) {
     kept_.push_back(std::make_shared<std::decay_t<T>>(std::forward<T>(value)));
