@@ -2,11 +2,15 @@
 // Names of metrics and element types, and the checks that turn text into them.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
 
 namespace annx {
+
+static_assert(sizeof(void*) == 8 && std::endian::native == std::endian::little,
+              "annx needs a 64-bit little-endian machine");
 
 // Smaller is nearer for every metric: `kInnerProduct` is the negated inner product.
 enum class Metric : std::uint8_t {
