@@ -10,6 +10,7 @@ wall time would fail on any machine that does something else as well.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +23,10 @@ def launch(log: Path, command: list[str]) -> int:
     """Run one compiler command and append its seconds and its object's name."""
     status = subprocess.run(command, check=False).returncode
     times = os.times()
-    if "-o" in command and "-c" in command:
-        unit = command[command.index("-o") + 1].partition(".dir/")[2]
+    unit = command[command.index("-o") + 1] if "-o" in command else ""
+    # Of annx's own targets alone: CMake also compiles to get to know the compiler.
+    if "-c" in command and re.search(r"(^|/)(_core|annx_\w+)\.dir/", unit):
+        unit = unit.partition(".dir/")[2]
         with log.open("a", encoding="utf-8") as file:
             file.write(f"{times.children_user + times.children_system:.2f} {unit}\n")
     return status
