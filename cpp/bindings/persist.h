@@ -32,7 +32,8 @@ void bind_persistence(py::class_<T, Options...>& bound, const char* kind) {
     py::bytes result;
     for (std::size_t size = 0, needed = 1; size != needed;) {
       size = needed;
-      PyObject* raw = PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(size));
+      PyObject* raw =
+          PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(size));
       if (raw == nullptr) throw py::error_already_set();
       result = py::reinterpret_steal<py::bytes>(raw);
       auto* data = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(raw));
