@@ -41,6 +41,11 @@ class Annx:
 
     name = "annx"
 
+    def __init__(self):
+        #: Repeats within one call: the probe checks its arguments at length, which is
+        #: no part of a kernel. The caller divides by it.
+        self.repeat = 1
+
     def version(self):
         """Version and instruction set."""
         return f"{annx.__version__} ({_core.isa()})"
@@ -65,8 +70,10 @@ class Annx:
         )  # fmt: skip
         stride = cell.rows.strides[0]
 
+        repeat = self.repeat
+
         def call():
-            _core.probe_kernel(*arguments, dim=d, count=n, stride=stride)
+            _core.probe_kernel(*arguments, dim=d, count=n, stride=stride, repeat=repeat)
 
         if cell.metric != "cosine":
             return call
@@ -81,7 +88,9 @@ class Annx:
 
         def call_both():
             call()
-            _core.probe_kernel(*finished, out, NONE, dim=0, count=count, stride=0)
+            _core.probe_kernel(
+                *finished, out, NONE, dim=0, count=count, stride=0, repeat=repeat
+            )
 
         return call_both
 
