@@ -88,6 +88,19 @@ def index_case(
     return Case(kind, make, ask)
 
 
+def pq_flat_case(metric: str = "l2") -> Case:
+    """A trained index over codes of 4 bits, with `size` rows."""
+    base = index_case("pq_flat", annx.PQFlatIndex, 6, metric)
+
+    def make(seed: int, size: int) -> Any:
+        index = annx.PQFlatIndex(6, metric, n_segments=3, n_bits=4, n_iterations=3)
+        index.train(integers(5, 40, 6))
+        index.add(integers(seed, size, 6))
+        return index
+
+    return base._replace(make=make)
+
+
 def kmeans_case(*, trained: bool = True, **options: Any) -> Case:
     """A clustering of `size` rows, or none yet."""
 
@@ -151,6 +164,8 @@ CASES: dict[str, Case] = {
     "kmeans": kmeans_case(),
     "kmeans-spherical": kmeans_case(spherical=True, init="random"),
     "kmeans-untrained": kmeans_case(trained=False),
+    "pq-flat": pq_flat_case(),
+    "pq-flat-cosine": pq_flat_case("cosine"),
     "pq": product_case(5, 3),
     "pq-cosine": product_case(4, 1, metric="cosine"),
 }

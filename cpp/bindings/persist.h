@@ -12,6 +12,17 @@
 
 namespace annx::bindings {
 
+// Options that a constructor refuses are the file's fault here, not the caller's.
+template <class T>
+auto restore(const storage::FileReader& reader, const char* kind) {
+  reader.expect_kind(kind);
+  try {
+    return T::load_from(reader);
+  } catch (const InvalidArgument& error) {
+    reader.fail("meta", error.what());
+  }
+}
+
 // Adds save(path), to_bytes(), load(path, mmap, verify) and from_bytes(data). A path is
 // str, or bytes in the file system's encoding; `verify` false skips payload checksums.
 template <class T, class... Options>
@@ -49,9 +60,7 @@ void bind_persistence(py::class_<T, Options...>& bound, const char* kind) {
       "load",
       [kind](const std::string& path, bool mmap, bool verify) {
         const py::gil_scoped_release release;
-        const auto reader = storage::FileReader::open(path, mmap, verify);
-        reader.expect_kind(kind);
-        return T::load_from(reader);
+        return restore<T>(storage::FileReader::open(path, mmap, verify), kind);
       },
       py::arg("path"), py::arg("mmap") = false, py::arg("verify") = true);
   bound.def_static(
@@ -59,9 +68,7 @@ void bind_persistence(py::class_<T, Options...>& bound, const char* kind) {
       [kind](const py::bytes& data) {
         const auto view = static_cast<std::string_view>(data);
         const py::gil_scoped_release release;
-        const auto reader = storage::FileReader::from_bytes(view);
-        reader.expect_kind(kind);
-        return T::load_from(reader);
+        return restore<T>(storage::FileReader::from_bytes(view), kind);
       },
       py::arg("data"));
 }
