@@ -161,6 +161,13 @@ CASES: dict[str, Case] = {
     "flat-float16": index_case("flat", annx.FlatIndex, 3, "l1", "float16"),
     "flat-bits": index_case("flat", annx.FlatIndex, 19, "hamming", "bits"),
     "flat-empty": index_case("flat", annx.FlatIndex, 4, empty=True),
+    "graph": index_case("graph", annx.GraphIndex, 6, degree=4),
+    "graph-cosine": index_case(
+        "graph", annx.GraphIndex, 5, "cosine", given_ids=True, degree=4
+    ),
+    "graph-ip-int8": index_case("graph", annx.GraphIndex, 7, "ip", "int8", degree=8),
+    "graph-bfloat16": index_case("graph", annx.GraphIndex, 3, "l1", "bfloat16"),
+    "graph-empty": index_case("graph", annx.GraphIndex, 4, empty=True),
     "kmeans": kmeans_case(),
     "kmeans-spherical": kmeans_case(spherical=True, init="random"),
     "kmeans-untrained": kmeans_case(trained=False),

@@ -8,6 +8,7 @@ from annx.errors import FormatError, NotCalibratedError, NotTrainedError
 from annx.exact import exact_search, pairwise_distances
 from annx.filters import IdSet
 from annx.flat import FlatIndex
+from annx.graph import GraphIndex
 from annx.io import load
 from annx.kmeans import KMeans
 from annx.pq import ProductQuantizer
@@ -17,6 +18,7 @@ from annx.results import RadiusResult, SearchResult
 __all__ = [
     "FlatIndex",
     "FormatError",
+    "GraphIndex",
     "IdSet",
     "KMeans",
     "NotCalibratedError",

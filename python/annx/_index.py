@@ -30,7 +30,7 @@ from annx.filters import IdSet
 from annx.io import Saved
 from annx.results import RadiusResult
 
-__all__ = ["Index", "Progress"]
+__all__ = ["Index", "Progress", "ScannedIndex"]
 
 Progress = Callable[[int, int], Any]
 """Called with (done, total) now and then; what it raises stops the work."""
@@ -46,8 +46,6 @@ class _NativeIndex(Protocol):
     def contains(self, id: int) -> bool: ...
     def get(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]: ...
     def ids(self) -> NDArray[np.int64]: ...
-    def remove(self, ids: NDArray[np.int64]) -> None: ...
-    def upsert(self, vectors: NDArray[Any], ids: NDArray[np.int64]) -> None: ...
     def slot_set(self, ids: NDArray[np.int64]) -> Any: ...
     def memory(self) -> dict[str, int]: ...
 
@@ -129,33 +127,6 @@ class Index(Saved):
         )
         return found[0] if np.ndim(ids) == 0 else found
 
-    def remove(self, ids: Any) -> None:
-        """Remove vectors; all of them or, if it raises, none.
-
-        Parameters
-        ----------
-        ids : int or array_like of int, shape (n,)
-            Unique.
-
-        Raises
-        ------
-        KeyError
-            An id is not in the index.
-        """
-        self._native.remove(as_ids(ids, unique=True))
-
-    def upsert(self, vectors: Any, ids: Any) -> None:
-        """Put vectors under ids, replacing those that are there.
-
-        Parameters
-        ----------
-        vectors : array_like, shape (n, dim)
-        ids : array_like of int, shape (n,)
-            Unique, >= 0.
-        """
-        rows = as_rows(vectors, name="vectors", dim=self.dim, dtype=self.dtype)
-        self._native.upsert(rows, as_ids(ids, count=rows.shape[0], unique=True))
-
     def id_set(self, chosen: Any) -> IdSet:
         """Return a set of ids to filter by.
 
@@ -196,6 +167,54 @@ class Index(Saved):
             "count": len(self),
             "memory": self.memory_usage()["total"],
         }
+
+    def _filter(self, filter: Any) -> Any:
+        """Return the native form of a filter, or None."""
+        if filter is None:
+            return None
+        if not isinstance(filter, IdSet):
+            array = np.asarray(filter)
+            if array.dtype.kind == "b":
+                raise TypeError(
+                    "filter is a boolean array; make it a set with index.id_set(mask), "
+                    "which checks its length"
+                )
+            filter = IdSet(as_ids(filter, name="filter"))
+        return filter._slots_of(self, self._native)
+
+
+class ScannedIndex(Index):
+    """An index whose searches scan vectors: they can go, change, and be counted.
+
+    What a family by graph cannot do as easily.
+    """
+
+    def remove(self, ids: Any) -> None:
+        """Remove vectors; all of them or, if it raises, none.
+
+        Parameters
+        ----------
+        ids : int or array_like of int, shape (n,)
+            Unique.
+
+        Raises
+        ------
+        KeyError
+            An id is not in the index.
+        """
+        self._native.remove(as_ids(ids, unique=True))
+
+    def upsert(self, vectors: Any, ids: Any) -> None:
+        """Put vectors under ids, replacing those that are there.
+
+        Parameters
+        ----------
+        vectors : array_like, shape (n, dim)
+        ids : array_like of int, shape (n,)
+            Unique, >= 0.
+        """
+        rows = as_rows(vectors, name="vectors", dim=self.dim, dtype=self.dtype)
+        self._native.upsert(rows, as_ids(ids, count=rows.shape[0], unique=True))
 
     def search_radius(
         self,
@@ -240,17 +259,3 @@ class Index(Saved):
             check_progress(progress),
         )
         return RadiusResult(*found)
-
-    def _filter(self, filter: Any) -> Any:
-        """Return the native form of a filter, or None."""
-        if filter is None:
-            return None
-        if not isinstance(filter, IdSet):
-            array = np.asarray(filter)
-            if array.dtype.kind == "b":
-                raise TypeError(
-                    "filter is a boolean array; make it a set with index.id_set(mask), "
-                    "which checks its length"
-                )
-            filter = IdSet(as_ids(filter, name="filter"))
-        return filter._slots_of(self, self._native)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annx import _core
-from annx._index import Index, Progress
+from annx._index import Progress, ScannedIndex
 from annx._validate import (
     DTYPES,
     as_ids,
@@ -30,7 +30,7 @@ __all__ = ["FlatIndex"]
 
 
 @register("flat")
-class FlatIndex(Index):
+class FlatIndex(ScannedIndex):
     """Exact search: every vector is looked at, none is changed.
 
     Parameters

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annx import _core
-from annx._index import Index, Progress
+from annx._index import Progress, ScannedIndex
 from annx._validate import (
     as_ids,
     as_queries,
@@ -28,7 +28,7 @@ __all__ = ["PQFlatIndex"]
 
 
 @register("pq_flat")
-class PQFlatIndex(Index):
+class PQFlatIndex(ScannedIndex):
     """Every vector's product code is looked at, and the best are ranked again.
 
     Parameters

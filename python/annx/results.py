@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 __all__ = ["RadiusResult", "SearchResult"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class SearchResult:
     """The nearest neighbours of one query or of several.
 
@@ -42,9 +42,18 @@ class SearchResult:
     distances: NDArray[np.float32]
     metric: str = "l2"
 
+    def __init__(
+        self,
+        ids: NDArray[np.int64],
+        distances: NDArray[np.float32],
+        metric: str = "l2",
+    ) -> None:
+        # A frozen dataclass sets its fields one by one through object.__setattr__,
+        # which costs more than validating a query.
+        self.__dict__.update(ids=ids, distances=distances, metric=metric)
+
     def __iter__(self) -> Iterator[Any]:
-        yield self.ids
-        yield self.distances
+        return iter((self.ids, self.distances))
 
     @property
     def scores(self) -> NDArray[np.float32]:

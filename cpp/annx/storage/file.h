@@ -120,7 +120,9 @@ class FileReader {
   template <class T>
     requires std::is_trivially_copyable_v<T>
   Array<T> array(std::string_view name, std::size_t expected_count) const {
-    static_assert(!std::is_same_v<T, bool> && !std::is_enum_v<T> && alignof(T) <= 64);
+    static_assert(!std::is_same_v<T, bool> &&
+                  (!std::is_enum_v<T> || std::is_same_v<T, std::byte>) &&
+                  alignof(T) <= 64);
     const std::span<const std::byte> bytes = section(name, expected_count, sizeof(T));
     return Array<T>::borrow({reinterpret_cast<const T*>(bytes.data()), expected_count},
                             owner());

@@ -26,6 +26,8 @@ class SlotSet {
   }
 
   std::size_t count() const { return count_; }
+  // Slots at or beyond are not in the set, and must not be asked for.
+  std::size_t capacity() const { return words_.size() * 64; }
   std::uint64_t version() const { return version_; }
   const std::uint64_t* words() const { return words_.data(); }
 

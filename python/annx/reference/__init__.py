@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from annx.reference.codec import KMeans, ProductQuantizer
 from annx.reference.flat import FlatIndex, exact_search, pairwise_distances
+from annx.reference.graph import GraphIndex
 from annx.reference.pq_flat import PQFlatIndex
 from annx.reference.random import Random
 
 __all__ = [
     "FlatIndex",
+    "GraphIndex",
     "KMeans",
     "PQFlatIndex",
     "ProductQuantizer",

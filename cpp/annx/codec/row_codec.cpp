@@ -1,0 +1,476 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "annx/codec/row_codec.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "annx/base/error.h"
+#include "annx/base/prefetch.h"
+#include "annx/kernels/dispatch.h"
+
+namespace annx::codec {
+namespace {
+
+constexpr std::size_t kCentreSample = 4096;
+// A dimension is centred when its mean is this many standard deviations from zero.
+// Inner products between rows (not differences) feel every offset, so they take any.
+constexpr double kCentreRatio = 4.0;
+constexpr double kCentreRatioForDot = 0.1;
+// Traversal by bfloat16 is good enough while half of the near pairs are judged within
+// this share of their true distance.
+constexpr double kLayoutTolerance = 0.01;
+
+// Rows that a cache line can hold must not straddle two.
+std::size_t aligned_stride(std::size_t bytes) {
+  if (bytes > 32) return (bytes + 63) / 64 * 64;
+  return std::bit_ceil(std::max<std::size_t>(bytes, 16));
+}
+
+// The mean to a sixteenth of the spread, as a multiple of a power of two: rows near it
+// then lose nothing when it is subtracted.
+float rounded_centre(double mean, double spread) {
+  if (spread == 0) return static_cast<float>(mean);
+  const double grid = std::exp2(std::floor(std::log2(spread / 16)));
+  return static_cast<float>(std::round(mean / grid) * grid);
+}
+
+float norm_of(const float* x, std::size_t dim) {
+  double sum = 0;
+  for (std::size_t i = 0; i < dim; ++i) sum += static_cast<double>(x[i]) * x[i];
+  return static_cast<float>(std::sqrt(sum));
+}
+
+}  // namespace
+
+RowCodec::RowCodec(std::size_t dim, Metric metric, DType dtype)
+    : dim_(dim),
+      metric_(metric),
+      dtype_(dtype),
+      layout_(dtype == DType::kFloat32 ? Layout::kSplit : Layout::kNative) {
+  if (is_byte() && dim > kernels::kMaxDim8) {
+    throw InvalidArgument("dim is " + std::to_string(dim) +
+                          "; 8-bit rows may have at most " +
+                          std::to_string(kernels::kMaxDim8));
+  }
+  set_layout(layout_);
+}
+
+// Sets the strides of a layout; the rows themselves are moved by refine_layout.
+void RowCodec::set_layout(Layout layout) {
+  layout_ = layout;
+  low_stride_ = 0;
+  if (is_byte()) {
+    padded_dim_ = (dim_ + 15) / 16 * 16;
+    stride_ = aligned_stride(padded_dim_);
+    traversal_type_ = static_cast<std::size_t>(dtype_);
+    return;
+  }
+  padded_dim_ = (dim_ + 7) / 8 * 8;
+  if (layout == Layout::kSplit) {
+    traversal_type_ = static_cast<std::size_t>(DType::kBFloat16);
+    low_stride_ = dim_ * 2;
+  } else {
+    traversal_type_ = static_cast<std::size_t>(dtype_);
+  }
+  const bool wide = layout == Layout::kWhole;
+  stride_ = aligned_stride(padded_dim_ * (wide ? 4 : 2));
+}
+
+void RowCodec::reserve(std::size_t count) {
+  high_.reserve(count * stride_);
+  low_.reserve(count * low_stride_);
+  if (keeps_scale()) scale_.reserve(count);
+}
+
+void RowCodec::append(const std::byte* rows, std::size_t stride, std::size_t count) {
+  const std::size_t before = size_;
+  try {
+    high_.resize((before + count) * stride_);
+    low_.resize((before + count) * low_stride_);
+    if (keeps_scale()) scale_.resize(before + count);
+  } catch (...) {
+    truncate(before);
+    throw;
+  }
+  size_ = before + count;
+  std::vector<float> row(dim_);
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t slot = before + i;
+    const std::byte* source = rows + i * stride;
+    if (dtype_ == DType::kFloat32) {
+      std::memcpy(row.data(), source, dim_ * 4);
+      if (keeps_scale()) {
+        const float norm = norm_of(row.data(), dim_);
+        scale_.mutable_data()[slot] = norm;
+        // Division, so that a row that is already of length 1 stays as it is.
+        for (float& x : row) x = norm > 0 ? x / norm : 0.0f;
+      }
+      encode_float32(row.data(), slot);
+      continue;
+    }
+    std::memcpy(high_.mutable_data() + slot * stride_, source, row_bytes(dtype_, dim_));
+    if (keeps_scale()) {
+      scale_.mutable_data()[slot] = native_scale(slot, row);
+    }
+  }
+}
+
+// Of a row kept as it came: 1/length for cosine, <row, centre> for the inner product.
+float RowCodec::native_scale(std::size_t slot, std::vector<float>& row) const {
+  widen(slot, row.data());
+  if (metric_ == Metric::kCosine) {
+    const float norm = norm_of(row.data(), dim_);
+    return norm > 0 ? 1.0f / norm : 0.0f;
+  }
+  double sum = 0;
+  for (std::size_t i = 0; i < dim_ && !centre_.empty(); ++i) {
+    sum += static_cast<double>(row[i]) * centre_[i];
+  }
+  return static_cast<float>(sum);
+}
+
+void RowCodec::truncate(std::size_t count) {
+  high_.resize(count * stride_);
+  low_.resize(count * low_stride_);
+  if (keeps_scale()) scale_.resize(count);
+  size_ = count;
+}
+
+// The row in the codec's own basis (unit length for cosine), before centring.
+void RowCodec::encode_float32(const float* row, std::size_t slot) {
+  std::byte* high = high_.mutable_data() + slot * stride_;
+  std::byte* low =
+      low_stride_ != 0 ? low_.mutable_data() + slot * low_stride_ : nullptr;
+  for (std::size_t i = 0; i < dim_; ++i) {
+    const float y = centre_.empty() ? row[i] : row[i] - centre_[i];
+    if (layout_ == Layout::kWhole) {
+      std::memcpy(high + 4 * i, &y, 4);
+      continue;
+    }
+    // Rounding half away from zero keeps the difference within 16 bits.
+    const auto bits = std::bit_cast<std::uint32_t>(y);
+    const auto top = static_cast<std::uint16_t>((bits + 0x8000u) >> 16);
+    const auto rest = static_cast<std::uint16_t>(bits);
+    std::memcpy(high + 2 * i, &top, 2);
+    std::memcpy(low + 2 * i, &rest, 2);
+  }
+}
+
+void RowCodec::decode_centred(std::size_t slot, float* out) const {
+  const std::byte* high = high_.data() + slot * stride_;
+  if (layout_ == Layout::kWhole) {
+    std::memcpy(out, high, dim_ * 4);
+    return;
+  }
+  const std::byte* low = low_.data() + slot * low_stride_;
+  for (std::size_t i = 0; i < dim_; ++i) {
+    std::uint16_t top;
+    std::int16_t rest;
+    std::memcpy(&top, high + 2 * i, 2);
+    std::memcpy(&rest, low + 2 * i, 2);
+    const std::uint32_t bits =
+        (static_cast<std::uint32_t>(top) << 16) +
+        static_cast<std::uint32_t>(static_cast<std::int32_t>(rest));
+    out[i] = std::bit_cast<float>(bits);
+  }
+}
+
+void RowCodec::decode_float32(std::size_t slot, float* out) const {
+  decode_centred(slot, out);
+  if (centre_.empty()) return;
+  for (std::size_t i = 0; i < dim_; ++i) out[i] += centre_[i];
+}
+
+// What traversal sees of a row, as float32.
+void RowCodec::widen(std::size_t slot, float* out) const {
+  const std::byte* row = high_.data() + slot * stride_;
+  kernels::active().widen[traversal_type_](row, dim_, out);
+}
+
+void RowCodec::decode(std::size_t slot, std::byte* out) const {
+  if (dtype_ != DType::kFloat32) {
+    std::memcpy(out, high_.data() + slot * stride_, row_bytes(dtype_, dim_));
+    return;
+  }
+  std::vector<float> row(dim_);
+  decode_float32(slot, row.data());
+  if (keeps_scale()) {
+    for (float& x : row) x *= scale_[slot];
+  }
+  std::memcpy(out, row.data(), dim_ * 4);
+}
+
+void RowCodec::refine_centre() {
+  const bool float32 = dtype_ == DType::kFloat32;
+  const bool dot = metric_ == Metric::kInnerProduct;
+  if ((!float32 && !dot) || size_ == 0) return;
+  const std::size_t step = std::max<std::size_t>(1, size_ / kCentreSample);
+  std::vector<double> sum(dim_), square(dim_);
+  std::vector<float> row(dim_);
+  std::size_t count = 0;
+  for (std::size_t slot = 0; slot < size_; slot += step, ++count) {
+    float32 ? decode_float32(slot, row.data()) : widen(slot, row.data());
+    for (std::size_t i = 0; i < dim_; ++i) {
+      sum[i] += row[i];
+      square[i] += static_cast<double>(row[i]) * row[i];
+    }
+  }
+  bool changed = false;
+  bool any = false;
+  storage::Array<float> centre(padded_dim_);
+  float* values = centre.mutable_data();
+  for (std::size_t i = 0; i < dim_; ++i) {
+    const double mean = sum[i] / static_cast<double>(count);
+    const double spread =
+        std::sqrt(std::max(0.0, square[i] / static_cast<double>(count) - mean * mean));
+    if (std::abs(mean) > (dot ? kCentreRatioForDot : kCentreRatio) * spread) {
+      values[i] = rounded_centre(mean, spread);
+    }
+    const float now = centre_.empty() ? 0.0f : centre_[i];
+    // Moving a centre by much less than the spread gains nothing.
+    if (std::abs(values[i] - now) >
+        (dot ? 0.1 : 1.0) * spread + 1e-3 * std::abs(mean)) {
+      changed = true;
+    } else {
+      values[i] = now;
+    }
+    any = any || values[i] != 0;
+  }
+  if (!changed) return;
+  if (!any) centre = storage::Array<float>();
+  if (!float32) {
+    centre_ = std::move(centre);
+    for (std::size_t slot = 0; slot < size_; ++slot) {
+      scale_.mutable_data()[slot] = native_scale(slot, row);
+    }
+    return;
+  }
+  for (std::size_t slot = 0; slot < size_; ++slot) {
+    decode_float32(slot, row.data());
+    centre_.swap(centre);
+    encode_float32(row.data(), slot);
+    centre_.swap(centre);
+  }
+  centre_.swap(centre);
+}
+
+bool RowCodec::refine_layout(const std::vector<std::uint32_t>& pairs) {
+  if (layout_ != Layout::kSplit) return false;
+  std::vector<double> errors;
+  std::vector<float> a(dim_), b(dim_);
+  const auto distance = [&] {
+    double total = 0;
+    for (std::size_t j = 0; j < dim_; ++j) {
+      const double d = static_cast<double>(a[j]) - b[j];
+      total += metric_ == Metric::kL1 ? std::abs(d) : d * d;
+    }
+    return total;
+  };
+  for (std::size_t i = 0; i + 1 < pairs.size(); i += 2) {
+    decode_centred(pairs[i], a.data());
+    decode_centred(pairs[i + 1], b.data());
+    const double exact = distance();
+    if (exact == 0) continue;
+    widen(pairs[i], a.data());
+    widen(pairs[i + 1], b.data());
+    errors.push_back(std::abs(distance() - exact) / exact);
+  }
+  if (errors.empty()) return false;
+  const auto middle = errors.begin() + static_cast<std::ptrdiff_t>(errors.size() / 2);
+  std::nth_element(errors.begin(), middle, errors.end());
+  if (*middle <= kLayoutTolerance) return false;
+
+  // New rows first: if memory runs out, nothing has changed.
+  RowCodec whole(dim_, metric_, dtype_);
+  whole.set_layout(Layout::kWhole);
+  whole.high_.resize(size_ * whole.stride_);
+  for (std::size_t slot = 0; slot < size_; ++slot) {
+    decode_centred(slot, a.data());
+    std::memcpy(whole.high_.mutable_data() + slot * whole.stride_, a.data(), dim_ * 4);
+  }
+  set_layout(Layout::kWhole);
+  high_ = std::move(whole.high_);
+  low_ = storage::Array<std::byte>();
+  return true;
+}
+
+// --- queries
+// --------------------------------------------------------------------------
+
+void RowCodec::Query::set(const RowCodec& codec, const std::byte* query) {
+  codec_ = &codec;
+  query_ = query;
+  item_ = false;
+  const std::size_t dim = codec.dim_;
+  const Metric metric = codec.metric_;
+  op_ = metric == Metric::kL2   ? kernels::kOpL2
+        : metric == Metric::kL1 ? kernels::kOpL1
+                                : kernels::kOpDot;
+  row_.resize(dim);
+  if (metric == Metric::kCosine) {
+    unit_.resize(dim);
+    codec.is_byte()
+        ? kernels::active().widen[codec.traversal_type_](query, dim, unit_.data())
+        : static_cast<void>(std::memcpy(unit_.data(), query, dim * 4));
+    query_norm_ = norm_of(unit_.data(), dim);
+    for (float& x : unit_) x = query_norm_ > 0 ? x / query_norm_ : 0.0f;
+  }
+  if (codec.is_byte()) {
+    bytes_.assign(codec.padded_dim_, std::byte{0});
+    std::memcpy(bytes_.data(), query, dim);
+    return;
+  }
+  const bool centred = codec.dtype_ == DType::kFloat32 && !codec.centre_.empty();
+  // Far from the origin all directions are alike, and only differences from the centre
+  // keep the digits that tell them apart.
+  if (metric == Metric::kCosine && centred) op_ = kernels::kOpL2;
+  traversal_.assign(codec.padded_dim_, 0.0f);
+  std::memcpy(
+      traversal_.data(),
+      metric == Metric::kCosine ? unit_.data() : reinterpret_cast<const float*>(query),
+      dim * 4);
+  // <q, x - c> orders rows as <q, x> does; only differences need a centred query.
+  if (op_ != kernels::kOpDot && centred) {
+    for (std::size_t i = 0; i < dim; ++i) traversal_[i] -= codec.centre_[i];
+  }
+}
+
+void RowCodec::Query::set_item(const RowCodec& codec, std::size_t slot) {
+  codec_ = &codec;
+  query_ = nullptr;
+  item_ = true;
+  const bool scaled = codec.keeps_scale() && codec.dtype_ != DType::kFloat32;
+  op_ = codec.metric_ == Metric::kL1                       ? kernels::kOpL1
+        : scaled || codec.metric_ == Metric::kInnerProduct ? kernels::kOpDot
+                                                           : kernels::kOpL2;
+  if (scaled) query_norm_ = codec.scale_[slot];
+  if (codec.is_byte()) {
+    bytes_.assign(codec.padded_dim_, std::byte{0});
+    std::memcpy(bytes_.data(), codec.high_.data() + slot * codec.stride_, codec.dim_);
+    return;
+  }
+  traversal_.resize(codec.padded_dim_);
+  // Padding is zero in the row, so it becomes zero here.
+  kernels::active().widen[codec.traversal_type_](
+      codec.high_.data() + slot * codec.stride_, codec.padded_dim_, traversal_.data());
+}
+
+void RowCodec::Query::score(const std::uint32_t* slots, std::size_t count,
+                            float* out) const {
+  const RowCodec& codec = *codec_;
+  const kernels::KernelTable& table = kernels::active();
+  if (codec.is_byte()) {
+    integer_keys_.resize(std::max(integer_keys_.size(), count));
+    const std::size_t type = codec.dtype_ == DType::kInt8 ? 0 : 1;
+    table.byte_gather[op_][type](bytes_.data(), codec.high_.data(), codec.stride_,
+                                 slots, count, codec.dim_, integer_keys_.data());
+    for (std::size_t i = 0; i < count; ++i) {
+      out[i] = static_cast<float>(integer_keys_[i]);
+    }
+  } else {
+    table.float_gather[op_][codec.traversal_type_](
+        traversal_.data(), codec.high_.data(), codec.stride_, slots, count,
+        codec.padded_dim_, out);
+  }
+  if (op_ != kernels::kOpDot) return;
+  const bool native = codec.dtype_ != DType::kFloat32;
+  if (native && codec.metric_ == Metric::kCosine) {
+    // 1 - cosine between rows; for a query its length changes no order.
+    const float factor = item_ ? query_norm_ : 1.0f;
+    const float base = item_ ? 1.0f : 0.0f;
+    for (std::size_t i = 0; i < count; ++i) {
+      out[i] = base - out[i] * factor * codec.scale_[slots[i]];
+    }
+  } else if (native && item_) {
+    // -<x - c, y - c> but for the constant |c|^2.
+    for (std::size_t i = 0; i < count; ++i) {
+      out[i] = query_norm_ + codec.scale_[slots[i]] - out[i];
+    }
+  } else {
+    for (std::size_t i = 0; i < count; ++i) out[i] = -out[i];
+  }
+}
+
+void RowCodec::Query::prefetch(std::uint32_t slot) const {
+  annx::prefetch_lines(codec_->high_.data() + slot * codec_->stride_, codec_->stride_,
+                       8);
+}
+
+double RowCodec::Query::exact(std::uint32_t slot) {
+  const RowCodec& codec = *codec_;
+  const kernels::KernelTable& table = kernels::active();
+  const std::size_t dim = codec.dim_;
+  const auto canonical = [&](kernels::Op op, const float* query) {
+    float value;
+    table.float_rows[op][0](query, reinterpret_cast<const std::byte*>(row_.data()),
+                            dim * 4, 1, dim, &value);
+    return static_cast<double>(value);
+  };
+  if (codec.metric_ == Metric::kCosine) {
+    if (query_norm_ == 0 || codec.scale_[slot] == 0) return 1.0;
+    if (codec.dtype_ == DType::kFloat32) {
+      codec.decode_float32(slot, row_.data());
+    } else {
+      codec.widen(slot, row_.data());
+      for (float& x : row_) x *= codec.scale_[slot];
+    }
+    // Half the squared distance of the directions is 1 - cosine and cancels nothing.
+    return 0.5 * canonical(kernels::kOpL2, unit_.data());
+  }
+  double distance;
+  if (codec.is_byte()) {
+    std::int32_t integer;
+    const std::size_t type = codec.dtype_ == DType::kInt8 ? 0 : 1;
+    table.byte_rows[op_][type](query_, codec.high_.data() + slot * codec.stride_,
+                               codec.stride_, 1, dim, &integer);
+    distance = integer;
+  } else {
+    codec.dtype_ == DType::kFloat32 ? codec.decode_float32(slot, row_.data())
+                                    : codec.widen(slot, row_.data());
+    distance = canonical(op_, reinterpret_cast<const float*>(query_));
+  }
+  return codec.metric_ == Metric::kInnerProduct ? -distance : distance;
+}
+
+// --- persistence
+// ----------------------------------------------------------------------
+
+std::size_t RowCodec::memory_bytes() const {
+  return high_.capacity_bytes() + low_.capacity_bytes() + scale_.capacity_bytes() +
+         centre_.capacity_bytes();
+}
+
+void RowCodec::save_to(storage::FileWriter& file, std::size_t count) const {
+  file.number("rows.dim", dim_);
+  file.number("rows.metric", static_cast<std::uint64_t>(metric_));
+  file.number("rows.dtype", static_cast<std::uint64_t>(dtype_));
+  file.number("rows.layout", static_cast<std::uint64_t>(layout_));
+  file.number("rows.centred", centre_.empty() ? 0 : 1);
+  file.add("rows.high", high_.bytes().first(count * stride_));
+  file.add("rows.low", low_.bytes().first(count * low_stride_));
+  const std::size_t scales = keeps_scale() ? count : 0;
+  file.add("rows.scale", scale_.bytes().first(scales * sizeof(float)));
+  file.add("rows.centre", centre_.bytes());
+}
+
+RowCodec RowCodec::load_from(const storage::FileReader& file, std::size_t count) {
+  const auto dim = static_cast<std::size_t>(file.number("rows.dim", 1, 1u << 24));
+  const auto metric = static_cast<Metric>(file.number("rows.metric", 0, 3));
+  const auto dtype = static_cast<DType>(file.number("rows.dtype", 0, 4));
+  const auto layout = static_cast<Layout>(file.number("rows.layout", 0, 2));
+  file.require((layout == Layout::kNative) == (dtype != DType::kFloat32), "rows.layout",
+               "does not fit the rows' dtype");
+  RowCodec codec(dim, metric, dtype);
+  codec.set_layout(layout);
+  codec.size_ = count;
+  codec.high_ = file.array<std::byte>("rows.high", count * codec.stride_);
+  codec.low_ = file.array<std::byte>("rows.low", count * codec.low_stride_);
+  codec.scale_ = file.array<float>("rows.scale", codec.keeps_scale() ? count : 0);
+  const bool centred = file.number("rows.centred", 0, 1) == 1;
+  codec.centre_ = file.array<float>("rows.centre", centred ? codec.padded_dim_ : 0);
+  return codec;
+}
+
+}  // namespace annx::codec

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// The rows of a graph index: kept so that a hop reads few bytes and the final distance
+// loses none.
+//
+// float32 rows are split in two planes. The high plane is the row rounded to bfloat16,
+// the low plane the 16-bit difference of the two bit patterns, so high and low together
+// are the float32 value bit for bit and take no more memory than it. Traversal reads
+// the high plane alone: half the bytes, and 8 bits of mantissa, which is enough to
+// steer by. Where it is not enough (clusters much tighter than their distance from one
+// another), `refine_layout` finds out from the data and joins the planes into plain
+// float32 rows. Dimensions whose values lie far from zero compared with their spread
+// are centred first, by a multiple of a power of two, so that the rounding is relative
+// to the spread.
+//
+// For the inner product every dimension that is off zero is centred, see
+// Query::set_item.
+//
+// Other types (float16, bfloat16, int8, uint8) are kept and traversed as they are.
+//
+// Cosine: float32 rows are scaled to length 1 and their length is kept beside them, so
+// `decode` is exact to one unit in the last place; other types keep 1/length beside the
+// row. Every zero row has cosine distance 1 to everything.
+//
+// Thread safety: const members may run together; others need exclusive access.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "annx/base/types.h"
+#include "annx/codec/scorer.h"
+#include "annx/kernels/table.h"
+#include "annx/storage/array.h"
+#include "annx/storage/file.h"
+
+namespace annx::codec {
+
+class RowCodec {
+ public:
+  // How float32 rows lie in memory; native for the other types.
+  enum class Layout : std::uint8_t { kNative = 0, kSplit = 1, kWhole = 2 };
+
+  RowCodec(std::size_t dim, Metric metric, DType dtype);
+
+  std::size_t dim() const { return dim_; }
+  std::size_t size() const { return size_; }
+  Metric metric() const { return metric_; }
+  DType dtype() const { return dtype_; }
+  Layout layout() const { return layout_; }
+
+  void reserve(std::size_t count);
+  // Appends rows of `dtype`, `stride` bytes apart. Strong guarantee.
+  void append(const std::byte* rows, std::size_t stride, std::size_t count);
+  void truncate(std::size_t count);
+
+  // The row as it was given (see above), dim values of `dtype`.
+  void decode(std::size_t slot, std::byte* out) const;
+
+  // Chooses the centre from the rows held. Call while the codec is small or has
+  // doubled; re-encodes everything if the choice changes.
+  void refine_centre();
+  // Whether traversal keys misjudge the given pairs of near rows (slot, slot, ...):
+  // then joins the planes. Returns true if the layout changed.
+  bool refine_layout(const std::vector<std::uint32_t>& pairs);
+
+  // A query in the form that traversal and the final distance need. Reusable; owns its
+  // buffers. Holds a pointer to the codec.
+  class Query final : public Scorer {
+   public:
+    // A query from outside: dim values of `dtype`, which must outlive this use.
+    void set(const RowCodec& codec, const std::byte* query);
+    // The row `slot` as a query, for building. Keys between rows are l2 for "l2" and
+    // for float32 "cosine" (on unit rows, where it orders alike), 1 - cosine for the
+    // other types, l1 for "l1", and for "ip" the negated inner product of the centred
+    // rows: without a centre, data far from the origin would all be one another's best.
+    void set_item(const RowCodec& codec, std::size_t slot);
+
+    void score(const std::uint32_t* slots, std::size_t count,
+               float* out) const override;
+    void prefetch(std::uint32_t slot) const override;
+
+    // The metric's distance, from the full row and the canonical kernel. Only after
+    // `set`.
+    double exact(std::uint32_t slot);
+
+   private:
+    const RowCodec* codec_ = nullptr;
+    const std::byte* query_ = nullptr;  // as given
+    float query_norm_ = 0;              // cosine: length; an item: its scale_
+    bool item_ = false;
+    kernels::Op op_ = kernels::kOpL2;
+    std::vector<float> traversal_;  // padded, centred; float types
+    std::vector<std::byte> bytes_;  // padded; 8-bit types
+    std::vector<float> unit_;       // cosine: the query scaled to length 1
+    std::vector<float> row_;        // a decoded row
+    mutable std::vector<std::int32_t> integer_keys_;
+  };
+
+  std::size_t memory_bytes() const;
+  // The first `count` rows.
+  void save_to(storage::FileWriter& file, std::size_t count) const;
+  static RowCodec load_from(const storage::FileReader& file, std::size_t count);
+
+ private:
+  friend class Query;
+
+  bool is_byte() const { return dtype_ == DType::kInt8 || dtype_ == DType::kUInt8; }
+  bool keeps_scale() const {
+    return metric_ == Metric::kCosine ||
+           (metric_ == Metric::kInnerProduct && dtype_ != DType::kFloat32);
+  }
+  float native_scale(std::size_t slot, std::vector<float>& row) const;
+  void set_layout(Layout layout);
+  void encode_float32(const float* row, std::size_t slot);
+  void decode_centred(std::size_t slot, float* out) const;
+  void decode_float32(std::size_t slot, float* out) const;
+  void widen(std::size_t slot, float* out) const;
+
+  std::size_t dim_;
+  std::size_t padded_dim_;
+  Metric metric_;
+  DType dtype_;
+  Layout layout_;
+  std::size_t size_ = 0;
+  std::size_t stride_ = 0;          // bytes of a high row
+  std::size_t low_stride_ = 0;      // bytes of a low row
+  std::size_t traversal_type_ = 0;  // DType of the high rows, as an index
+  storage::Array<std::byte> high_;
+  storage::Array<std::byte> low_;
+  // A number a row. Cosine: its length (float32) or 1/length (others); inner product on
+  // other types than float32: <row, centre>.
+  storage::Array<float> scale_;
+  storage::Array<float> centre_;  // padded_dim_ values; empty while all are zero
+};
+
+}  // namespace annx::codec

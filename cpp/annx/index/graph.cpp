@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "annx/index/graph.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "annx/base/error.h"
+#include "annx/storage/check.h"
+
+namespace annx::index {
+namespace {
+
+// The first size at which the rows' centre and layout are judged.
+constexpr std::size_t kFirstRefinement = 64;
+constexpr std::size_t kLayoutSample = 64;
+constexpr std::size_t kQueriesPerRange = 16;
+// What an entry of a beam costs, in rows of a scan.
+constexpr double kRowsPerBeamEntry = 16;
+
+// Shows a monitor one count over several parallel_for calls.
+class PartMonitor final : public Monitor {
+ public:
+  PartMonitor(Monitor& whole, std::size_t done, std::size_t total)
+      : whole_(whole), done_(done), total_(total) {}
+  void poll(std::size_t done, std::size_t) override {
+    whole_.poll(done_ + done, total_);
+  }
+
+ private:
+  Monitor& whole_;
+  std::size_t done_;
+  std::size_t total_;
+};
+
+GraphOptions checked(const GraphOptions& options) {
+  const auto refuse = [](const std::string& what) { throw InvalidArgument(what); };
+  if (options.dim == 0) refuse("dim is 0; it must be at least 1");
+  if (options.metric == Metric::kHamming || options.metric == Metric::kJaccard ||
+      options.dtype == DType::kBits) {
+    refuse(
+        "GraphIndex takes the metrics 'l2', 'ip', 'cosine' and 'l1', not packed bits");
+  }
+  const std::size_t degree = options.build.degree;
+  if (degree < 4 || degree > 256 || degree % 2 != 0) {
+    refuse("degree is " + std::to_string(degree) +
+           "; it must be an even number from 4 to 256");
+  }
+  if (options.build.ef_construction < 1 || options.build.ef_construction > 1u << 20) {
+    refuse("ef_construction is " + std::to_string(options.build.ef_construction) +
+           "; it must be from 1 to 1048576");
+  }
+  if (!(options.build.alpha >= 1.0f && options.build.alpha <= 2.0f)) {
+    refuse("alpha is " + std::to_string(options.build.alpha) +
+           "; it must be from 1 to 2");
+  }
+  return options;
+}
+
+}  // namespace
+
+class GraphIndex::ScratchLease {
+ public:
+  explicit ScratchLease(const GraphIndex& index) : index_(index) {
+    const std::lock_guard lock(index_.scratch_mutex_);
+    if (!index_.scratch_.empty()) {
+      scratch_ = std::move(index_.scratch_.back());
+      index_.scratch_.pop_back();
+    } else {
+      scratch_ = std::make_unique<Scratch>();
+    }
+  }
+  ~ScratchLease() {
+    const std::lock_guard lock(index_.scratch_mutex_);
+    index_.scratch_.push_back(std::move(scratch_));
+  }
+  ScratchLease(const ScratchLease&) = delete;
+  ScratchLease& operator=(const ScratchLease&) = delete;
+  Scratch& operator*() const { return *scratch_; }
+
+ private:
+  const GraphIndex& index_;
+  std::unique_ptr<Scratch> scratch_;
+};
+
+GraphIndex::GraphIndex(const GraphOptions& options)
+    : options_(checked(options)),
+      rows_(options.dim, options.metric, options.dtype),
+      links_(options.build.degree) {}
+
+std::size_t GraphIndex::size() const {
+  const auto lock = lock_.read();
+  return ids_.size();
+}
+
+std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
+                             std::size_t threads, Monitor* monitor) {
+  const std::lock_guard adding(add_mutex_);
+  const std::int64_t first_id = ids_.next_id();
+  ids_.check(rows.rows, ids);
+  if (ids_.slots() + rows.rows >= storage::kMaxSlots) {
+    throw InvalidArgument("vectors: an index holds at most 2^31 - 2 rows");
+  }
+  {
+    const auto lock = lock_.write();
+    ids_.reserve(rows.rows);
+    rows_.reserve(ids_.slots() + rows.rows);
+    links_.reserve(ids_.slots() + rows.rows);
+  }
+  graph::Builder builder(rows_, links_, options_.build);
+  std::size_t done = 0;
+  while (done < rows.rows) {
+    const std::size_t count = ids_.slots();
+    const std::size_t batch = std::min(rows.rows - done, graph::Builder::kBatch);
+    try {
+      {
+        const auto lock = lock_.write();
+        rows_.append(rows.row(done), rows.stride, batch);
+        links_.resize(count + batch);
+        // With the batch, so that already the first one is linked around its centre.
+        if (rows_.size() >= std::max(kFirstRefinement, 2 * refined_at_)) refine(count);
+      }
+      // Writes the blocks of the batch only, which no search follows yet.
+      if (monitor != nullptr) {
+        PartMonitor part(*monitor, done, rows.rows);
+        builder.choose_links(count, entries_, threads, &part);
+      } else {
+        builder.choose_links(count, entries_, threads, nullptr);
+      }
+    } catch (...) {
+      const auto lock = lock_.write();
+      rows_.truncate(count);
+      links_.resize(count);
+      refined_at_ = std::min(refined_at_, count);
+      throw;
+    }
+    const auto lock = lock_.write();
+    builder.add_reverse_links(threads);
+    ids_.append(batch, ids == nullptr ? nullptr : ids + done);
+    if (entries_.empty()) entries_ = {0};
+    done += batch;
+  }
+  if (monitor != nullptr && rows.rows != 0) monitor->poll(rows.rows, rows.rows);
+  return first_id;
+}
+
+// Everything that is chosen from the data, each time that the data has doubled. The
+// first `count` rows are linked.
+void GraphIndex::refine(std::size_t count) {
+  rows_.refine_centre();
+  std::vector<std::uint32_t> pairs;
+  if (count >= kFirstRefinement) {
+    const std::size_t step = std::max<std::size_t>(1, count / kLayoutSample);
+    for (std::size_t slot = 0; slot < count; slot += step) {
+      // A node's own links come first, nearest first.
+      const std::uint32_t link = links_.block(slot)[0];
+      if (link == storage::kNoEdge) continue;
+      pairs.push_back(static_cast<std::uint32_t>(slot));
+      pairs.push_back(link & storage::kSlotMask);
+    }
+  } else {
+    pairs = nearest_pairs();
+  }
+  rows_.refine_layout(pairs);
+  if (count != 0) entries_ = graph::choose_entries(count, options_.build.seed);
+  refined_at_ = rows_.size();
+}
+
+// Some rows, each with the nearest of the others, by a scan: for rows not yet linked.
+std::vector<std::uint32_t> GraphIndex::nearest_pairs() const {
+  std::vector<std::uint32_t> pairs;
+  codec::RowCodec::Query query;
+  std::vector<std::uint32_t> slots(rows_.size());
+  std::iota(slots.begin(), slots.end(), 0u);
+  std::vector<float> keys(slots.size());
+  const std::size_t step = std::max<std::size_t>(1, slots.size() / kLayoutSample);
+  for (std::size_t slot = 0; slot < slots.size(); slot += step) {
+    query.set_item(rows_, slot);
+    query.score(slots.data(), slots.size(), keys.data());
+    keys[slot] = std::numeric_limits<float>::infinity();
+    const auto nearest = std::min_element(keys.begin(), keys.end()) - keys.begin();
+    pairs.push_back(static_cast<std::uint32_t>(slot));
+    pairs.push_back(static_cast<std::uint32_t>(nearest));
+  }
+  return pairs;
+}
+
+void GraphIndex::search(RowsView queries, std::size_t k, std::size_t width,
+                        const storage::SlotSet* filter, std::size_t threads,
+                        std::int64_t* ids, float* distances, Monitor* monitor) const {
+  const bool bytes = options_.dtype == DType::kInt8 || options_.dtype == DType::kUInt8;
+  storage::check_rows(bytes ? options_.dtype : DType::kFloat32, queries, options_.dim,
+                      "queries");
+  parallel_for(
+      queries.rows, threads, kQueriesPerRange,
+      [&](std::size_t begin, std::size_t end, std::size_t) {
+        const ScratchLease scratch(*this);
+        const auto lock = lock_.read();
+        for (std::size_t i = begin; i < end; ++i) {
+          search_one(queries.row(i), k, width, filter, *scratch, ids + i * k,
+                     distances + i * k);
+        }
+      },
+      monitor);
+}
+
+void GraphIndex::search_one(const std::byte* query, std::size_t k, std::size_t width,
+                            const storage::SlotSet* filter, Scratch& scratch,
+                            std::int64_t* ids, float* distances) const {
+  const std::size_t count = ids_.slots();
+  width = std::max(width, k);
+  scratch.query.set(rows_, query);
+  auto& shortlist = scratch.shortlist;
+  shortlist.clear();
+  const auto consider = [&](std::uint32_t slot) {
+    shortlist.emplace_back(scratch.query.exact(slot), ids_.id_of(slot));
+  };
+  bool walk = true;
+  if (filter != nullptr) {
+    // A beam that holds `width` allowed rows is wider by their scarcity. Scanning the
+    // allowed rows is exact, so it is taken whenever it costs no more.
+    const auto allowed = static_cast<double>(filter->count());
+    const double wider = static_cast<double>(width) * static_cast<double>(count) /
+                         std::max(allowed, 1.0);
+    walk = allowed > wider * kRowsPerBeamEntry;
+    if (walk) {
+      width = static_cast<std::size_t>(wider);
+    } else {
+      for (const std::uint32_t slot : filter->slots()) consider(slot);
+    }
+  }
+  if (walk) {
+    search::beam_search(links_, count, scratch.query, entries_, std::min(width, count),
+                        scratch.beam);
+    const search::CandidateList& beam = scratch.beam.beam;
+    // Rounded keys can swap near neighbours, so some more than k are settled exactly.
+    const std::size_t settle = k + std::max<std::size_t>(k, 8);
+    for (std::size_t i = 0; i < beam.size() && shortlist.size() < settle; ++i) {
+      const std::uint32_t slot = beam.slot(i);
+      if (filter != nullptr && (slot >= filter->capacity() || !filter->test(slot))) {
+        continue;
+      }
+      consider(slot);
+    }
+  }
+  const std::size_t found = std::min(k, shortlist.size());
+  std::partial_sort(shortlist.begin(),
+                    shortlist.begin() + static_cast<std::ptrdiff_t>(found),
+                    shortlist.end());
+  for (std::size_t i = 0; i < found; ++i) {
+    ids[i] = shortlist[i].second;
+    distances[i] = static_cast<float>(shortlist[i].first);
+  }
+  for (std::size_t i = found; i < k; ++i) {
+    ids[i] = -1;
+    distances[i] = std::numeric_limits<float>::infinity();
+  }
+}
+
+void GraphIndex::get(const std::int64_t* ids, std::size_t count, std::byte* out) const {
+  const auto lock = lock_.read();
+  const std::size_t bytes = row_bytes(options_.dtype, options_.dim);
+  for (std::size_t i = 0; i < count; ++i) {
+    rows_.decode(ids_.slot_of(ids[i]), out + i * bytes);
+  }
+}
+
+std::vector<std::int64_t> GraphIndex::neighbours(std::int64_t id) const {
+  const auto lock = lock_.read();
+  const std::uint32_t* block = links_.block(ids_.slot_of(id));
+  std::vector<std::int64_t> result;
+  for (std::size_t i = 0; i < links_.degree(); ++i) {
+    const std::uint32_t slot = block[i] & storage::kSlotMask;
+    if (slot < ids_.slots()) result.push_back(ids_.id_of(slot));
+  }
+  return result;
+}
+
+GraphStats GraphIndex::stats(bool walk) const {
+  const auto lock = lock_.read();
+  const std::size_t count = ids_.slots();
+  GraphStats stats;
+  stats.rows_bytes = rows_.memory_bytes();
+  stats.links_bytes = links_.words().capacity_bytes();
+  stats.ids_bytes = ids_.memory_bytes();
+  stats.split_rows = rows_.layout() == codec::RowCodec::Layout::kSplit;
+  if (count == 0 || !walk) return stats;
+  std::vector<char> met(count);
+  std::vector<std::uint32_t> queue = {0};
+  met[0] = 1;
+  for (std::size_t head = 0; head < queue.size(); ++head) {
+    const std::uint32_t* block = links_.block(queue[head]);
+    std::size_t links = 0;
+    for (std::size_t i = 0; i < links_.degree(); ++i) {
+      const std::uint32_t slot = block[i] & storage::kSlotMask;
+      if (slot >= count) continue;
+      ++links;
+      if (met[slot] != 0) continue;
+      met[slot] = 1;
+      queue.push_back(slot);
+    }
+    stats.links += links;
+    stats.max_links = std::max(stats.max_links, links);
+  }
+  stats.reachable = queue.size();
+  return stats;
+}
+
+bool GraphIndex::contains(std::int64_t id) const {
+  const auto lock = lock_.read();
+  return ids_.contains(id);
+}
+
+std::vector<std::int64_t> GraphIndex::ids() const {
+  const auto lock = lock_.read();
+  std::vector<std::int64_t> result(ids_.slots());
+  ids_.copy_ids(result.data());
+  return result;
+}
+
+storage::SlotSet GraphIndex::slot_set(std::span<const std::int64_t> ids) const {
+  const auto lock = lock_.read();
+  storage::SlotSet set(ids_.slots(), ids_.slots());
+  for (const std::int64_t id : ids) {
+    const std::uint32_t slot = ids_.find(id);
+    if (slot != kNoSlot) set.insert(slot);
+  }
+  return set;
+}
+
+void GraphIndex::save_to(storage::FileWriter& file) const {
+  file.keep(lock_.read());
+  const std::size_t count = ids_.slots();
+  file.number("graph.count", count);
+  file.number("graph.degree", options_.build.degree);
+  file.number("graph.ef_construction", options_.build.ef_construction);
+  file.real("graph.alpha", options_.build.alpha);
+  file.number("graph.seed", options_.build.seed);
+  file.number("graph.refined_at", refined_at_);
+  file.number("graph.next_id", static_cast<std::uint64_t>(ids_.next_id()));
+  file.number("graph.entries", entries_.size());
+  file.add("graph.entry_slots", std::as_bytes(std::span(entries_)));
+  file.add("graph.links", links_.words().bytes().first(count * links_.degree() *
+                                                       sizeof(std::uint32_t)));
+  file.add("graph.ids", ids_.ids().bytes());
+  rows_.save_to(file, count);
+}
+
+std::unique_ptr<GraphIndex> GraphIndex::load_from(const storage::FileReader& file) {
+  file.expect_kind("graph");
+  GraphOptions options;
+  options.build.degree = static_cast<std::size_t>(file.number("graph.degree", 4, 256));
+  options.build.ef_construction =
+      static_cast<std::size_t>(file.number("graph.ef_construction", 1, 1u << 20));
+  options.build.alpha = static_cast<float>(file.real("graph.alpha", 1.0, 2.0));
+  options.build.seed = file.number("graph.seed");
+  file.require(options.build.degree % 2 == 0, "graph.degree", "is odd");
+  const auto count =
+      static_cast<std::size_t>(file.number("graph.count", 0, storage::kMaxSlots - 1));
+  codec::RowCodec rows = codec::RowCodec::load_from(file, count);
+  options.dim = rows.dim();
+  options.metric = rows.metric();
+  options.dtype = rows.dtype();
+  auto index = std::make_unique<GraphIndex>(options);
+  index->rows_ = std::move(rows);
+  index->links_.words() =
+      file.array<std::uint32_t>("graph.links", count * options.build.degree);
+  const auto entry_count =
+      static_cast<std::size_t>(file.number("graph.entries", 0, 1u << 16));
+  const auto entries = file.array<std::uint32_t>("graph.entry_slots", entry_count);
+  index->entries_.assign(entries.data(), entries.data() + entry_count);
+  for (const std::uint32_t slot : index->entries_) {
+    file.require(slot < count, "graph.entry_slots", "names a slot beyond the rows");
+  }
+  file.require(count == 0 || entry_count != 0, "graph.entry_slots", "is empty");
+  index->refined_at_ =
+      static_cast<std::size_t>(file.number("graph.refined_at", 0, storage::kMaxSlots));
+  const bool given = file.section_bytes("graph.ids") != 0;
+  index->ids_ = storage::IdMap::restore(
+      count,
+      static_cast<std::int64_t>(
+          file.number("graph.next_id", 0, std::numeric_limits<std::int64_t>::max())),
+      file.array<std::int64_t>("graph.ids", given ? count : 0));
+  file.require(index->ids_.size() == count, "graph.ids", "lacks the ids of some rows");
+  return index;
+}
+
+}  // namespace annx::index

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// The graph family: rows, links and ids together, safe to search while it grows.
+//
+// Many threads may search; adding takes the lock for writing only to append rows and to
+// publish a finished batch of links, so searches go on between. A search sees whole
+// batches only.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "annx/base/matrix_view.h"
+#include "annx/base/parallel.h"
+#include "annx/base/rw_lock.h"
+#include "annx/base/types.h"
+#include "annx/codec/row_codec.h"
+#include "annx/graph/builder.h"
+#include "annx/search/beam.h"
+#include "annx/storage/adjacency.h"
+#include "annx/storage/file.h"
+#include "annx/storage/id_map.h"
+#include "annx/storage/slot_set.h"
+
+namespace annx::index {
+
+struct GraphOptions {
+  std::size_t dim = 0;
+  Metric metric = Metric::kL2;
+  DType dtype = DType::kFloat32;
+  graph::BuildOptions build;
+};
+
+struct GraphStats {
+  std::size_t links = 0;
+  std::size_t max_links = 0;
+  std::size_t reachable = 0;  // from slot 0
+  std::size_t rows_bytes = 0;
+  std::size_t links_bytes = 0;
+  std::size_t ids_bytes = 0;
+  bool split_rows = false;
+};
+
+class GraphIndex {
+ public:
+  // Throws InvalidArgument for options that make no sense.
+  explicit GraphIndex(const GraphOptions& options);
+
+  const GraphOptions& options() const { return options_; }
+  std::size_t size() const;
+
+  // Appends `rows.rows` rows of options().dtype; `ids` null for automatic ones. Returns
+  // the first automatic id (the others follow it). Ids that are held, repeated or
+  // negative throw before anything changes. If the monitor or memory stops it, the rows
+  // of the batches finished by then stay: size() tells.
+  std::int64_t add(RowsView rows, const std::int64_t* ids, std::size_t threads,
+                   Monitor* monitor);
+
+  // k nearest per query: ids padded with -1, distances with +inf, nearest first, ties
+  // by id. Queries are float32 for float dtypes, else of the rows' dtype; finite.
+  // `width` is the beam (ef), raised to k if below.
+  // With a filter only its slots are answered: few of them are scanned outright,
+  // otherwise the beam is widened by their scarcity.
+  void search(RowsView queries, std::size_t k, std::size_t width,
+              const storage::SlotSet* filter, std::size_t threads, std::int64_t* ids,
+              float* distances, Monitor* monitor) const;
+
+  // The slots of those ids that are here. It stays right while the index grows.
+  storage::SlotSet slot_set(std::span<const std::int64_t> ids) const;
+
+  // The rows of these ids, in order, as options().dtype. Throws UnknownId.
+  void get(const std::int64_t* ids, std::size_t count, std::byte* out) const;
+
+  bool contains(std::int64_t id) const;
+  // Ids by slot; `out` has room for size() of them.
+  std::vector<std::int64_t> ids() const;
+  // Neighbour ids of a node, for inspection.
+  std::vector<std::int64_t> neighbours(std::int64_t id) const;
+  // O(1) without `walk`, which counts links and what can be reached: O(links).
+  GraphStats stats(bool walk) const;
+
+  // The writer keeps the lock for reading: rows being added meanwhile stay out, and are
+  // not published before it is done.
+  void save_to(storage::FileWriter& file) const;
+  static std::unique_ptr<GraphIndex> load_from(const storage::FileReader& file);
+
+ private:
+  struct Scratch {
+    codec::RowCodec::Query query;
+    search::BeamScratch beam;
+    std::vector<std::pair<double, std::int64_t>> shortlist;
+  };
+  // Scratch is kept between searches; a handle returns it.
+  class ScratchLease;
+
+  void refine(std::size_t count);
+  std::vector<std::uint32_t> nearest_pairs() const;
+  void search_one(const std::byte* query, std::size_t k, std::size_t width,
+                  const storage::SlotSet* filter, Scratch& scratch, std::int64_t* ids,
+                  float* distances) const;
+
+  GraphOptions options_;
+  codec::RowCodec rows_;
+  storage::Adjacency links_;
+  storage::IdMap ids_;
+  std::vector<std::uint32_t> entries_;
+  std::size_t refined_at_ = 0;  // size at which centre, layout and entries were chosen
+
+  std::mutex add_mutex_;
+  mutable RwLock lock_;
+  mutable std::mutex scratch_mutex_;
+  mutable std::vector<std::unique_ptr<Scratch>> scratch_;
+};
+
+}  // namespace annx::index

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GraphIndex held to its twin, and to what must be true of any graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import annx
+from annx import reference
+from strategies import (
+    dims,
+    kinds,
+    ks,
+    lay_out,
+    layouts,
+    make_rows,
+    seeds,
+    small_dims,
+    vector_dtypes,
+    vector_metrics,
+)
+
+degrees = st.sampled_from((4, 8, 16))
+
+
+def stored(index):
+    """The vectors of an index as float64, in the order of its ids."""
+    return np.asarray(index.get(index.ids), np.float64)
+
+
+def shared(found, truth):
+    """The mean share of `truth` that was found."""
+    pairs = zip(found, truth, strict=True)
+    return np.mean([np.isin(row, right).mean() for row, right in pairs])
+
+
+def queries_for(rows, dtype):
+    return rows if dtype in ("int8", "uint8") else np.asarray(rows, np.float32)
+
+
+@given(
+    seeds,
+    st.integers(1, 90),
+    small_dims,
+    degrees,
+    st.sampled_from(("l2", "l1")),
+    st.sampled_from(("integer", "ties", "duplicates")),
+    st.sampled_from((1, 5, 40)),
+)
+def test_graph_equals_reference_link_for_link(seed, n, dim, degree, metric, kind, ef):
+    rows = make_rows(seed, n, dim, kind=kind)
+    options = {"metric": metric, "degree": degree, "ef_construction": ef, "seed": seed}
+    native = annx.GraphIndex.build(rows[: n // 2 + 1], threads=1, **options)
+    native.add(rows[n // 2 + 1 :])
+    twin = reference.GraphIndex.build(rows[: n // 2 + 1], **options)
+    twin.add(rows[n // 2 + 1 :])
+    for id in range(n):
+        assert native.neighbours(id).tolist() == twin.neighbours(id).tolist()
+    ids, distances = native.search(rows[:7], k=3, ef=4)
+    twin_ids, twin_distances = twin.search(rows[:7], k=3, ef=4)
+    np.testing.assert_array_equal(distances, twin_distances)
+    np.testing.assert_array_equal(ids, twin_ids)
+
+
+@given(
+    seeds, st.integers(0, 70), dims, kinds, vector_metrics, vector_dtypes, ks, layouts
+)
+def test_widest_beam_is_exact(seed, n, dim, kind, metric, dtype, k, layout):
+    rows = make_rows(seed, n, dim, kind=kind, dtype=dtype)
+    index = annx.GraphIndex(dim, metric, dtype, degree=4, ef_construction=8)
+    index.add(lay_out(rows, layout))
+    questions = queries_for(make_rows(seed + 1, 3, dim, kind=kind, dtype=dtype), dtype)
+    ids, distances = index.search(questions, k=k, ef=2 * n + k)
+    truth = reference.exact_search(
+        np.asarray(questions, np.float64), stored(index), k, metric=metric
+    )
+    scale = 1e-5 * (
+        1 + np.abs(np.asarray(truth[1])[np.isfinite(truth[1])]).max(initial=0)
+    )
+    if metric in ("ip", "cosine"):  # sums cancel: an error is relative to the terms
+        wide = np.asarray(questions, np.float64)
+        norms = np.linalg.norm(wide, axis=1).max() if len(wide) else 0
+        if metric == "ip" and n:
+            scale += 1e-6 * norms * np.linalg.norm(stored(index), axis=1).max()
+    np.testing.assert_array_equal(ids >= 0, np.asarray(truth[0]) >= 0)
+    found = np.isfinite(distances)
+    np.testing.assert_allclose(
+        distances[found], np.asarray(truth[1])[found], rtol=1e-4, atol=scale
+    )
+    for row in ids:
+        kept = row[row >= 0].tolist()
+        assert len(set(kept)) == len(kept)
+
+
+@given(seeds, st.integers(1, 900), small_dims, kinds, vector_metrics, vector_dtypes)
+def test_every_vector_is_reachable(seed, n, dim, kind, metric, dtype):
+    rows = make_rows(seed, n, dim, kind=kind, dtype=dtype)
+    index = annx.GraphIndex.build(
+        rows, metric=metric, dtype=dtype, degree=4, ef_construction=6, threads=1
+    )
+    facts = index.stats()
+    assert facts["reachable"] == n
+    assert facts["max_links"] <= 4
+
+
+@given(seeds, st.integers(520, 700), kinds, vector_metrics)
+def test_threads_do_not_change_the_graph(seed, n, kind, metric):
+    rows = make_rows(seed, n, 8, kind=kind)
+    one, two = (
+        annx.GraphIndex.build(
+            rows, metric=metric, degree=8, ef_construction=20, threads=threads
+        )
+        for threads in (1, 2)
+    )
+    assert one.__reduce__() == two.__reduce__()
+
+
+@given(seeds, st.integers(1, 300), st.sampled_from((0.0, 0.01, 0.5, 1.0)))
+def test_filter_is_kept(seed, n, share):
+    rows = make_rows(seed, n, 5)
+    index = annx.GraphIndex.build(rows, degree=8)
+    chosen = np.flatnonzero(np.random.default_rng(seed).random(n) < share)
+    ids, distances = index.search(rows[:5], k=4, ef=n, filter=chosen)
+    twin = reference.GraphIndex.build(rows, degree=8)
+    truth, _ = twin.search(rows[:5], k=4, filter=chosen)
+    assert np.isin(ids[ids >= 0], chosen).all()
+    assert np.isinf(distances[ids < 0]).all()
+    np.testing.assert_array_equal(np.sort(ids), np.sort(truth))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e6])
+@pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
+def test_recall_far_from_the_origin(offset, metric):
+    rng = np.random.default_rng(3)
+    direction = rng.standard_normal(24)
+    rows = (rng.standard_normal((3000, 24)) + offset * direction).astype(np.float32)
+    questions = (rng.standard_normal((50, 24)) + offset * direction).astype(np.float32)
+    if metric == "ip":
+        questions = rng.standard_normal((50, 24)).astype(np.float32)
+    if metric == "cosine" and offset > 1e3:
+        pytest.skip("all directions agree to the last bit of float32")
+    index = annx.GraphIndex.build(rows, metric=metric)
+    ids, _ = index.search(questions, k=10, ef=200)
+    keys = reference.pairwise_distances(questions, rows, metric=metric)
+    worst = np.sort(keys, axis=1)[:, 9:10]
+    good = np.take_along_axis(keys, ids, 1) <= worst + 1e-6 * np.abs(worst)
+    assert good.mean() > 0.97
+
+
+def test_recall_of_inner_product_on_uneven_norms():
+    rng = np.random.default_rng(4)
+    rows = rng.standard_normal((4000, 24)) * np.exp(rng.standard_normal((4000, 1)))
+    questions = rng.standard_normal((50, 24)).astype(np.float32)
+    index = annx.GraphIndex.build(rows, metric="ip")
+    ids, _ = index.search(questions, k=10, ef=100)
+    truth, _ = annx.exact_search(questions, rows.astype(np.float32), 10, metric="ip")
+    hits = [
+        len(set(a) & set(b)) for a, b in zip(ids.tolist(), truth.tolist(), strict=True)
+    ]
+    assert np.mean(hits) / 10 > 0.97
+
+
+def test_recall_of_clusters_that_come_one_after_another():
+    rng = np.random.default_rng(5)
+    centres = 100 * rng.standard_normal((40, 16))
+    rows = np.repeat(centres, 100, axis=0) + rng.standard_normal((4000, 16))
+    index = annx.GraphIndex(16)
+    for part in np.split(rows, 10):
+        index.add(part)
+    ids, _ = index.search(rows[::20], k=10, ef=100)
+    truth, _ = annx.exact_search(rows[::20], rows, 10)
+    hits = [
+        len(set(a) & set(b)) for a, b in zip(ids.tolist(), truth.tolist(), strict=True)
+    ]
+    assert np.mean(hits) / 10 > 0.97
+
+
+def test_tight_clusters_are_walked_in_full_precision():
+    rng = np.random.default_rng(6)
+    centres = rng.standard_normal((20, 16))
+    rows = np.repeat(centres, 100, axis=0) + 1e-4 * rng.standard_normal((2000, 16))
+    rows = rng.permutation(rows).astype(np.float32)
+    index = annx.GraphIndex.build(rows)
+    assert not index.stats()["split_rows"]
+    np.testing.assert_array_equal(index.get(index.ids), rows)
+    ids, _ = index.search(rows[::20], k=10, ef=150)
+    truth, _ = annx.exact_search(
+        rows[::20].astype(np.float32), rows.astype(np.float32), 10
+    )
+    hits = [
+        len(set(a) & set(b)) for a, b in zip(ids.tolist(), truth.tolist(), strict=True)
+    ]
+    assert np.mean(hits) / 10 > 0.97
+
+
+@given(seeds, st.integers(1, 60), dims, kinds)
+def test_get_returns_float32_bit_for_bit(seed, n, dim, kind):
+    rows = make_rows(seed, n, dim, kind=kind)
+    index = annx.GraphIndex.build(rows)
+    np.testing.assert_array_equal(index.get(index.ids), rows)

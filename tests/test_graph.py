@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GraphIndex: its contract, its errors, and what happens when it is interrupted."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+import annx
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return np.random.default_rng(0).standard_normal((1500, 20)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def index(rows):
+    return annx.GraphIndex.build(rows, degree=8, ef_construction=40)
+
+
+def test_search_unpacks_and_pads(rows, index):
+    ids, distances = index.search(rows[0], k=5)
+    assert ids.shape == distances.shape == (5,)
+    assert ids.dtype == np.int64
+    assert distances.dtype == np.float32
+    assert ids[0] == 0
+    assert distances[0] == 0
+    few = annx.GraphIndex.build(rows[:3])
+    ids, distances = few.search(rows[:2], k=6)
+    assert ids.shape == (2, 6)
+    assert (ids[:, 3:] == -1).all()
+    assert np.isinf(distances[:, 3:]).all()
+    ids, distances = annx.GraphIndex(20).search(rows[0], k=2)
+    assert ids.tolist() == [-1, -1]
+    assert index.search(rows[:0], k=2).ids.shape == (0, 2)
+
+
+def test_recall_rises_with_effort(rows, index):
+    truth, _ = annx.exact_search(rows[:200], rows, 10)
+    recalls = []
+    for ef in (10, 40, 200, 1500):
+        ids, _ = index.search(rows[:200], k=10, ef=ef)
+        recalls.append(
+            np.mean([np.isin(a, b).mean() for a, b in zip(ids, truth, strict=True)])
+        )
+    assert recalls == sorted(recalls)
+    assert recalls[-1] == 1.0
+
+
+def test_given_ids_are_kept(rows):
+    index = annx.GraphIndex(20)
+    given = np.array([7, 5, 1 << 40])
+    assert index.add(rows[:3], given).tolist() == given.tolist()
+    assert index.add(rows[3:5]).tolist() == [(1 << 40) + 1, (1 << 40) + 2]
+    assert 7 in index
+    assert 6 not in index
+    assert "7" not in index
+    assert index.search(rows[1], k=1).ids.tolist() == [5]
+    np.testing.assert_array_equal(index.get([5, 7]), rows[[1, 0]])
+    assert sorted(index.ids.tolist())[:2] == [5, 7]
+    assert len(index) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dim": 0}, "dim is 0"),
+        ({"dim": 3, "metric": "euclid"}, "metric is 'euclid'"),
+        ({"dim": 3, "metric": "hamming"}, "metric is 'hamming'"),
+        ({"dim": 3, "dtype": "bits"}, "dtype is 'bits'"),
+        ({"dim": 3, "degree": 3}, "degree is 3"),
+        ({"dim": 3, "degree": 9}, "degree is 9"),
+        ({"dim": 3, "degree": 1000}, "degree is 1000"),
+        ({"dim": 3, "ef_construction": 0}, "ef_construction is 0"),
+        ({"dim": 3, "alpha": 0.5}, "alpha is 0.5"),
+        ({"dim": 3, "alpha": 3.0}, "alpha is 3"),
+        ({"dim": 3, "alpha": np.nan}, "alpha is nan"),
+        ({"dim": 3, "seed": -1}, "seed is -1"),
+        ({"dim": 40000, "dtype": "int8"}, "dim is 40000"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        annx.GraphIndex(**options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"vectors": np.zeros((2, 3))}, ValueError, "vectors has 3 columns"),
+        ({"vectors": np.zeros(20)}, ValueError, "vectors has 1 dimensions"),
+        ({"vectors": np.full((1, 20), np.nan)}, ValueError, "vectors"),
+        ({"vectors": np.full((1, 20), np.inf)}, ValueError, "vectors"),
+        ({"vectors": np.full((1, 20), 1e30)}, ValueError, "vectors"),
+        ({"vectors": [["a"] * 20]}, TypeError, "vectors"),
+        ({"vectors": np.zeros((2, 20)), "ids": [1, 1]}, ValueError, "ids holds 1 more"),
+        ({"vectors": np.zeros((2, 20)), "ids": [-1, 4]}, ValueError, "ids holds -1"),
+        ({"vectors": np.zeros((2, 20)), "ids": [0, 9999]}, ValueError, "0"),
+        (
+            {"vectors": np.zeros((2, 20)), "ids": [9998]},
+            ValueError,
+            "ids has 1 entries",
+        ),
+        ({"vectors": np.zeros((2, 20)), "ids": [0.5, 1.5]}, TypeError, "ids has dtype"),
+        ({"vectors": np.zeros((2, 20)), "threads": 0}, ValueError, "threads is 0"),
+        ({"vectors": np.zeros((2, 20)), "progress": 3}, TypeError, "progress"),
+    ],
+)
+def test_bad_add_changes_nothing(index, arguments, error, message):
+    before = index.__reduce__()
+    with pytest.raises(error, match=message):
+        index.add(**arguments)
+    assert index.__reduce__() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"queries": np.zeros(3)}, ValueError, "queries has 3 columns"),
+        ({"queries": np.zeros((1, 1, 20))}, ValueError, "queries has 3 dimensions"),
+        ({"queries": np.full(20, np.nan)}, ValueError, "queries"),
+        ({"queries": np.full(20, np.inf)}, ValueError, "queries"),
+        ({"queries": np.zeros(20), "k": 0}, ValueError, "k is 0"),
+        ({"queries": np.zeros(20), "k": 1.5}, TypeError, "k is of type float"),
+        ({"queries": np.zeros(20), "ef": 0}, ValueError, "ef is 0"),
+        ({"queries": np.zeros(20), "ef": 2.0}, TypeError, "ef is of type float"),
+        ({"queries": np.zeros(20), "threads": -1}, ValueError, "threads is -1"),
+        ({"queries": np.zeros(20), "filter": np.zeros(3, bool)}, TypeError, "id_set"),
+    ],
+)
+def test_bad_search_is_refused(index, arguments, error, message):
+    with pytest.raises(error, match=message):
+        index.search(**arguments)
+
+
+def test_unknown_id_is_a_key_error(index):
+    with pytest.raises(KeyError, match="4000"):
+        index.get([4000])
+    with pytest.raises(KeyError, match="4000"):
+        index.neighbours(4000)
+
+
+def test_interrupted_add_keeps_whole_batches(rows):
+    index = annx.GraphIndex(20, degree=8, ef_construction=200)
+    calls = []
+
+    def stop(done, total):
+        calls.append(done)
+        assert total == 40 * len(rows)
+        if len(index) >= 512:
+            raise KeyboardInterrupt
+
+    # Long enough that there are reports on the way, however fast the machine.
+    many = np.tile(rows, (40, 1))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        index.add(many, progress=stop)
+    kept = len(index)
+    assert kept > 0
+    assert index.stats()["reachable"] == kept
+    if hasattr(caught.value, "__notes__"):
+        assert "vectors were added" in caught.value.__notes__[0]
+    np.testing.assert_array_equal(index.get(index.ids[:512]), rows[:512])
+    more = index.add(rows[:3])
+    assert len(index) == kept + 3
+    assert set(index.search(rows[1], k=4, ef=len(index)).ids.tolist()) & set(
+        more.tolist()
+    )
+
+
+def test_progress_ends_with_the_total(rows):
+    seen = []
+    annx.GraphIndex.build(rows[:600], progress=lambda *at: seen.append(at))
+    assert seen[-1] == (600, 600)
+    assert seen == sorted(seen)
+
+
+def test_searching_while_adding(rows):
+    index = annx.GraphIndex.build(rows[:600], degree=8, ef_construction=40)
+    errors = []
+    stop = threading.Event()
+
+    def read():
+        try:
+            while not stop.is_set():
+                ids, distances = index.search(rows[:20], k=3, ef=20, threads=1)
+                assert (ids >= 0).all()
+                assert (np.diff(distances, axis=1) >= 0).all()
+                index.get(ids[0])
+                assert index.__reduce__()
+        except Exception as error:
+            errors.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    writers = [
+        threading.Thread(target=index.add, args=(part,))
+        for part in np.array_split(rows[600:], 6)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert errors == []
+    assert len(index) == len(rows)
+    assert index.stats()["reachable"] == len(rows)
+
+
+def test_memory_usage_adds_up(rows, index):
+    usage = index.memory_usage()
+    assert usage["total"] == sum(v for name, v in usage.items() if name != "total")
+    assert usage["vectors"] >= rows.nbytes
+    assert usage["links"] >= len(rows) * 8 * 4
+
+
+def test_queries_of_other_types_are_converted(rows, index):
+    expected = index.search(rows[:4], k=3).ids
+    for other in (
+        rows[:4].astype(np.float64),
+        rows[:4].tolist(),
+        np.asfortranarray(rows[:4]),
+    ):
+        np.testing.assert_array_equal(index.search(other, k=3).ids, expected)
