@@ -272,10 +272,11 @@ bool RowCodec::refine_layout(const std::vector<std::uint32_t>& pairs) {
     decode_centred(pairs[i], a.data());
     decode_centred(pairs[i + 1], b.data());
     const double exact = distance();
-    if (exact == 0) continue;
+    if (!(exact > 0)) continue;
     widen(pairs[i], a.data());
     widen(pairs[i + 1], b.data());
-    errors.push_back(std::abs(distance() - exact) / exact);
+    const double error = std::abs(distance() - exact) / exact;
+    if (error >= 0) errors.push_back(error);
   }
   if (errors.empty()) return false;
   const auto middle = errors.begin() + static_cast<std::ptrdiff_t>(errors.size() / 2);
@@ -456,9 +457,11 @@ void RowCodec::save_to(storage::FileWriter& file, std::size_t count) const {
 }
 
 RowCodec RowCodec::load_from(const storage::FileReader& file, std::size_t count) {
-  const auto dim = static_cast<std::size_t>(file.number("rows.dim", 1, 1u << 24));
   const auto metric = static_cast<Metric>(file.number("rows.metric", 0, 3));
   const auto dtype = static_cast<DType>(file.number("rows.dtype", 0, 4));
+  const bool byte = dtype == DType::kInt8 || dtype == DType::kUInt8;
+  const auto dim = static_cast<std::size_t>(
+      file.number("rows.dim", 1, byte ? kernels::kMaxDim8 : std::size_t{1} << 20));
   const auto layout = static_cast<Layout>(file.number("rows.layout", 0, 2));
   file.require((layout == Layout::kNative) == (dtype != DType::kFloat32), "rows.layout",
                "does not fit the rows' dtype");

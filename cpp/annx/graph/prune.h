@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "annx/codec/row_codec.h"
+#include "annx/search/candidates.h"
 
 namespace annx::graph {
 
@@ -21,9 +22,12 @@ struct Neighbour {
   float key;
   std::uint32_t slot;
 
-  // Nearer first, ties by slot.
+  // Nearer first, ties by slot; a total order even over NaN, which damaged rows give.
   friend bool operator<(const Neighbour& a, const Neighbour& b) {
-    return a.key < b.key || (a.key == b.key && a.slot < b.slot);
+    const auto order = [](const Neighbour& n) {
+      return (static_cast<std::uint64_t>(search::ordered_bits(n.key)) << 32) | n.slot;
+    };
+    return order(a) < order(b);
   }
 };
 

@@ -2,6 +2,7 @@
 #include "annx/index/graph.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
@@ -17,6 +18,7 @@ constexpr std::size_t kLayoutSample = 64;
 constexpr std::size_t kQueriesPerRange = 16;
 // What an entry of a beam costs, in rows of a scan.
 constexpr double kRowsPerBeamEntry = 16;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // Shows a monitor one count over several parallel_for calls.
 class PartMonitor final : public Monitor {
@@ -101,6 +103,10 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
   if (ids_.slots() + rows.rows >= storage::kMaxSlots) {
     throw InvalidArgument("vectors: an index holds at most 2^31 - 2 rows");
   }
+  if (!links_trusted_) {
+    check_links();
+    links_trusted_ = true;
+  }
   {
     const auto lock = lock_.write();
     ids_.reserve(rows.rows);
@@ -142,6 +148,34 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
   }
   if (monitor != nullptr && rows.rows != 0) monitor->poll(rows.rows, rows.rows);
   return first_id;
+}
+
+// Searching bounds-checks every link that it follows; building relies on them, so those
+// of a file are checked before the first change: slots within the rows, and tree edges
+// that make one tree of all rows, at most degree / 2 a node.
+void GraphIndex::check_links() const {
+  const std::size_t count = ids_.slots();
+  const auto fail = [](const char* what) {
+    throw FormatError(std::string("section 'graph.links' ") + what);
+  };
+  if (count == 0) return;
+  std::vector<char> met(count);
+  std::vector<std::uint32_t> queue = {0};
+  met[0] = 1;
+  for (std::size_t head = 0; head < queue.size(); ++head) {
+    const std::uint32_t* block = links_.block(queue[head]);
+    std::size_t trees = 0;
+    for (std::size_t i = 0; i < links_.degree() && block[i] != storage::kNoEdge; ++i) {
+      const std::uint32_t slot = block[i] & storage::kSlotMask;
+      if (slot >= count) fail("names a slot beyond the rows");
+      if ((block[i] & storage::kTreeEdge) == 0) continue;
+      if (++trees > links_.degree() / 2) fail("has a node with too many tree edges");
+      if (met[slot] != 0) fail("has two tree edges into one node");
+      met[slot] = 1;
+      queue.push_back(slot);
+    }
+  }
+  if (queue.size() != count) fail("has a node without a tree edge into it");
 }
 
 // Everything that is chosen from the data, each time that the data has doubled. The
@@ -213,7 +247,10 @@ void GraphIndex::search_one(const std::byte* query, std::size_t k, std::size_t w
   auto& shortlist = scratch.shortlist;
   shortlist.clear();
   const auto consider = [&](std::uint32_t slot) {
-    shortlist.emplace_back(scratch.query.exact(slot), ids_.id_of(slot));
+    const double distance = scratch.query.exact(slot);
+    // Damaged rows may hold NaN, which has no order.
+    shortlist.emplace_back(std::isnan(distance) ? kInfinity : distance,
+                           ids_.id_of(slot));
   };
   bool walk = true;
   if (filter != nullptr) {
@@ -382,6 +419,7 @@ std::unique_ptr<GraphIndex> GraphIndex::load_from(const storage::FileReader& fil
           file.number("graph.next_id", 0, std::numeric_limits<std::int64_t>::max())),
       file.array<std::int64_t>("graph.ids", given ? count : 0));
   file.require(index->ids_.size() == count, "graph.ids", "lacks the ids of some rows");
+  index->links_trusted_ = false;
   return index;
 }
 

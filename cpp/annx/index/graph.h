@@ -97,6 +97,7 @@ class GraphIndex {
   // Scratch is kept between searches; a handle returns it.
   class ScratchLease;
 
+  void check_links() const;
   void refine(std::size_t count);
   std::vector<std::uint32_t> nearest_pairs() const;
   void search_one(const std::byte* query, std::size_t k, std::size_t width,
@@ -109,6 +110,8 @@ class GraphIndex {
   storage::IdMap ids_;
   std::vector<std::uint32_t> entries_;
   std::size_t refined_at_ = 0;  // size at which centre, layout and entries were chosen
+
+  bool links_trusted_ = true;  // false until the links of a file have been checked
 
   std::mutex add_mutex_;
   mutable RwLock lock_;
