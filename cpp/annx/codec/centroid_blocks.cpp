@@ -32,7 +32,7 @@ constexpr std::size_t kBatchBytes = 128 * 1024;
 constexpr double kUnderflow = 1e-36;
 
 // With fewer dimensions a score costs less than keeping bounds.
-constexpr std::size_t kMinBoundedDim = 16;
+constexpr std::size_t kMinBoundedDim = 20;
 
 double relative_error(std::size_t dim) {
   return (1.05 * static_cast<double>(dim) + 16.0) * 0x1.0p-24;
@@ -119,6 +119,7 @@ struct CentroidBlocks::Worker {
   std::vector<std::uint32_t> lists;      // [tile][groups], the groups to score
   std::vector<std::uint32_t> list_size;  // [tile]
   std::vector<float> gap;                // [tile][spans], scored where <= 0
+  std::vector<std::uint32_t> found;      // room for positions below a limit
   std::vector<float> floor;              // [groups], then [spans]
   std::size_t changed = 0;
 
@@ -130,6 +131,7 @@ struct CentroidBlocks::Worker {
         lists(kBlockTiles * b.groups_),
         list_size(kBlockTiles),
         gap(kBlockTiles * b.spans_),
+        found(b.keep_scores_ ? b.groups_ * kGroup + 1 : 0),
         floor(b.stride_) {}
 };
 
@@ -168,6 +170,7 @@ void CentroidBlocks::repack() {
   for (std::size_t j = 0; j < dim_; ++j) {
     mean_[j] = static_cast<float>(sum[j] / static_cast<double>(centroids_.rows));
   }
+  farthest_ = 0.0;
   auto* packed = reinterpret_cast<float*>(packed_.data());
   std::fill(offsets_.begin(), offsets_.end(), kInfinity);
   std::fill(reach_.begin(), reach_.end(), 0.0f);
@@ -182,6 +185,7 @@ void CentroidBlocks::repack() {
       square += static_cast<double>(c) * c;
     }
     offsets_[i] = static_cast<float>(square);
+    farthest_ = std::max(farthest_, std::sqrt(square) * (1.0 + 1e-6));
     float& reach = reach_[i / kGroup];
     reach = std::max(reach, static_cast<float>(std::sqrt(square) * (1.0 + 1e-6)));
   }
@@ -207,7 +211,7 @@ void CentroidBlocks::center(const float* row, float* out, double& square) const 
 }
 
 // Scores the first `count` points of the block against the groups of their tile's list.
-void CentroidBlocks::score(Worker& w, std::size_t count) const {
+void CentroidBlocks::score(Worker& w, std::size_t count, bool minima) const {
   const auto& table = kernels::active();
   const auto* packed = reinterpret_cast<const float*>(packed_.data());
   const std::size_t tiles = (count + kScorePoints - 1) / kScorePoints;
@@ -227,11 +231,11 @@ void CentroidBlocks::score(Worker& w, std::size_t count) const {
       }
       if (to == from[t]) continue;
       const std::size_t first = t * kScorePoints;
-      table.score_tile(w.points.data() + first * dim_, dim_,
-                       std::min(kScorePoints, count - first), packed, offsets_.data(),
-                       dim_, list + from[t], to - from[t],
-                       keep_scores_ ? w.scores.data() + first * score_stride : nullptr,
-                       score_stride, w.minima.data() + first * stride_, stride_);
+      table.score_tile(
+          w.points.data() + first * dim_, dim_, std::min(kScorePoints, count - first),
+          packed, offsets_.data(), dim_, list + from[t], to - from[t],
+          keep_scores_ ? w.scores.data() + first * score_stride : nullptr, score_stride,
+          minima ? w.minima.data() + first * stride_ : nullptr, stride_);
       from[t] = to;
     }
     if (end == groups_) break;
@@ -302,6 +306,37 @@ void CentroidBlocks::settle(Worker& w, std::size_t p, const float* row, bool mea
   if (waiting != kUnmeasured) id = waiting;
 }
 
+// The nearest centroid of point p from all of its scores, without the help of minima.
+void CentroidBlocks::pick(Worker& w, std::size_t p, const float* row, bool measured,
+                          std::uint32_t& id, float& distance) const {
+  const auto& table = kernels::active();
+  const float* scores = w.scores.data() + p * groups_ * kGroup;
+  const double u = relative_error(dim_);
+  const double sum = std::sqrt(w.square[p]) * (1.0 + 1e-6) + farthest_;
+  const auto error = static_cast<float>(1.01 * (u * sum * sum + kUnderflow));
+  const std::size_t count = groups_ * kGroup;
+  const float limit = table.score_least(scores, count) + 2.0f * error;
+  std::uint32_t* found = w.found.data();
+  const std::size_t n = table.score_below(scores, count, limit, found);
+  id = kNoSlot;
+  distance = kInfinity;
+  for (std::size_t i = 0; i < n; ++i) found[i] = member_[found[i]];
+  if (n == 1 && !measured) {
+    id = found[0];
+    return;
+  }
+  for (std::size_t i = 0; i < n; ++i) {
+    float d;
+    table.float_gather[kernels::kOpL2][0](
+        row, reinterpret_cast<const std::byte*>(centroids_.data),
+        centroids_.stride * sizeof(float), found + i, 1, dim_, &d);
+    if (d < distance || (d == distance && found[i] < id)) {
+      distance = d;
+      id = found[i];
+    }
+  }
+}
+
 // New lower bounds, from the scores, of the spans that point p was scored against.
 // Uses what settle() left for the same point.
 void CentroidBlocks::renew(Worker& w, std::size_t p, std::uint32_t id,
@@ -349,11 +384,16 @@ void CentroidBlocks::nearest(MatrixView<float> rows, std::uint32_t* ids,
         for (std::size_t p = 0; p < count; ++p) {
           center(rows.row(begin + p), w.points.data() + p * dim_, w.square[p]);
         }
-        score(w, count);
+        score(w, count, !keep_scores_);
         for (std::size_t p = 0; p < count; ++p) {
           std::uint32_t id = kNoSlot;
           float distance = kInfinity;
-          settle(w, p, rows.row(begin + p), distances != nullptr, id, distance);
+          const float* row = rows.row(begin + p);
+          if (keep_scores_) {
+            pick(w, p, row, distances != nullptr, id, distance);
+          } else {
+            settle(w, p, row, distances != nullptr, id, distance);
+          }
           ids[begin + p] = id;
           if (distances != nullptr) distances[begin + p] = distance;
         }
@@ -430,7 +470,7 @@ std::size_t CentroidBlocks::improve(Cells& cells, const std::vector<double>& mov
           std::fill_n(w.minima.data() + t * kScorePoints * groups_,
                       kScorePoints * groups_, kInfinity);
         }
-        score(w, count);
+        score(w, count, true);
         for (std::size_t p = 0; p < count; ++p) {
           if (w.list_size[p / kScorePoints] == 0) continue;
           std::uint32_t& cell = cells.cell[begin + p];

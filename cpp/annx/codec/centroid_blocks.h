@@ -81,7 +81,9 @@ class CentroidBlocks {
   struct Worker;
 
   void center(const float* row, float* out, double& square) const;
-  void score(Worker& w, std::size_t count) const;
+  void score(Worker& w, std::size_t count, bool minima) const;
+  void pick(Worker& w, std::size_t p, const float* row, bool measured,
+            std::uint32_t& id, float& distance) const;
   const float* lanes(Worker& w, std::size_t p, std::size_t group) const;
   void settle(Worker& w, std::size_t p, const float* row, bool measured,
               std::uint32_t& id, float& distance) const;
@@ -100,6 +102,7 @@ class CentroidBlocks {
   std::vector<float> mean_;
   AlignedBuffer packed_;
   std::vector<float> offsets_;  // [group][lane] |c'|^2, +inf for padding
+  double farthest_ = 0.0;       // the largest |c'| of all
   std::vector<float> reach_;    // [group] the largest |c'|
 };
 

@@ -67,6 +67,7 @@ ANNX_INLINE void score_group(const float* points, std::size_t stride,
       }
     }
   }
+  if (minima == nullptr) return;
   ANNX_UNROLL
   for (std::size_t p = 0; p < P; ++p) minima[p * minima_stride] = least_of(sum[p]);
 }
@@ -81,7 +82,7 @@ inline void score_groups(const float* points, std::size_t stride, const float* p
     const std::size_t g = groups[j];
     score_group<P>(points, stride, packed + g * dim * kGroup, offsets + g * kGroup, dim,
                    scores == nullptr ? nullptr : scores + g * kGroup, score_stride,
-                   minima + g, minima_stride);
+                   minima == nullptr ? nullptr : minima + g, minima_stride);
   }
 }
 
@@ -96,11 +97,50 @@ void score_tile(const float* points, std::size_t stride, std::size_t count,
     return;
   }
   for (std::size_t p = 0; p < count; ++p) {
-    score_groups<1>(points + p * stride, stride, packed, offsets, dim, groups,
-                    group_count,
-                    scores == nullptr ? nullptr : scores + p * score_stride,
-                    score_stride, minima + p * minima_stride, minima_stride);
+    score_groups<1>(
+        points + p * stride, stride, packed, offsets, dim, groups, group_count,
+        scores == nullptr ? nullptr : scores + p * score_stride, score_stride,
+        minima == nullptr ? nullptr : minima + p * minima_stride, minima_stride);
   }
+}
+
+float score_least(const float* scores, std::size_t count) {
+  Lanes least[kGroupRegs];
+  ANNX_UNROLL
+  for (std::size_t r = 0; r < kGroupRegs; ++r) least[r] = lanes_set(kTileInfinity);
+  for (std::size_t i = 0; i < count; i += kGroup) {
+    ANNX_UNROLL
+    for (std::size_t r = 0; r < kGroupRegs; ++r) {
+      const Lanes score = lanes_load(scores + i + r * kTileLanes);
+      least[r] = less_pick(lanes_less(score, least[r]), score, least[r]);
+    }
+  }
+  return least_of(least);
+}
+
+std::size_t score_below(const float* scores, std::size_t count, float limit,
+                        std::uint32_t* out) {
+  const Lanes most = lanes_set(limit);
+  std::size_t found = 0;
+  for (std::size_t i = 0; i < count; i += kGroup) {
+    LessMask part[kGroupRegs];
+    LessMask any = less_none();
+    ANNX_UNROLL
+    for (std::size_t r = 0; r < kGroupRegs; ++r) {
+      part[r] = lanes_less(lanes_load(scores + i + r * kTileLanes), most);
+      any = less_or(any, part[r]);
+    }
+    if (less_bits(any) == 0) continue;
+    for (std::size_t r = 0; r < kGroupRegs; ++r) {
+      // Shifted out bit by bit: there are rarely two, so the last one ends the loop.
+      std::uint32_t bits = less_bits(part[r]);
+      for (std::size_t l = r * kTileLanes; bits != 0; bits >>= 1, ++l) {
+        out[found] = static_cast<std::uint32_t>(i + l);
+        found += bits & 1u;
+      }
+    }
+  }
+  return found;
 }
 
 float score_floors(const float* minima, const float* reach, std::size_t groups,

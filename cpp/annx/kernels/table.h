@@ -176,12 +176,19 @@ inline constexpr std::size_t kScorePoints = 6;
 //       offsets[g * kGroup + l] + sum_i points[p * stride + i] * packed[(g * dim + i) *
 //       kGroup + l]
 //   minima[p * minima_stride + g] = the least of those 16 scores.
-// One fused multiply-add an element, in order of i. `scores` may be null: minima only.
+// One fused multiply-add an element, in order of i. Either output may be null.
 using ScoreTile = void (*)(const float* points, std::size_t stride, std::size_t count,
                            const float* packed, const float* offsets, std::size_t dim,
                            const std::uint32_t* groups, std::size_t group_count,
                            float* scores, std::size_t score_stride, float* minima,
                            std::size_t minima_stride);
+
+// The least of `count` scores, a multiple of kGroup.
+using ScoreLeast = float (*)(const float* scores, std::size_t count);
+// Positions of the scores below `limit`, in order; returns how many. `out` has room for
+// `count`.
+using ScoreBelow = std::size_t (*)(const float* scores, std::size_t count, float limit,
+                                   std::uint32_t* out);
 
 // What k-means makes of scores; codec/centroid_blocks.h says what they are.
 // With e[g] = error * (length + reach[g])^2 + slack for `groups` groups, a multiple of
@@ -223,6 +230,8 @@ struct KernelTable {
   FloatScaledRows float_scaled_rows[kFloatTypes];
   TileKernels tile;
   ScoreTile score_tile;
+  ScoreLeast score_least;
+  ScoreBelow score_below;
   ScoreFloors score_floors;
   DriftBounds drift_bounds;
   MergeBounds merge_bounds;

@@ -46,6 +46,8 @@ constexpr KernelTable make_table() {
       ANNX_FLOATS(float_scaled_rows),
       tile_kernels(),
       &score_tile,
+      &score_least,
+      &score_below,
       &score_floors,
       &drift_bounds,
       &merge_bounds,
