@@ -167,6 +167,9 @@ CASES: dict[str, Case] = {
     ),
     "graph-ip-int8": index_case("graph", annx.GraphIndex, 7, "ip", "int8", degree=8),
     "graph-bfloat16": index_case("graph", annx.GraphIndex, 3, "l1", "bfloat16"),
+    "graph-ip-float16": index_case(
+        "graph", annx.GraphIndex, 3, "ip", "float16", degree=4
+    ),
     "graph-empty": index_case("graph", annx.GraphIndex, 4, empty=True),
     "kmeans": kmeans_case(),
     "kmeans-spherical": kmeans_case(spherical=True, init="random"),

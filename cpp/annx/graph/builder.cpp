@@ -253,7 +253,7 @@ void Builder::attach(std::uint32_t node, Worker& worker) {
         const std::uint32_t slot = block[j];
         float key;
         worker.query.score(&slot, 1, &key);
-        if (key > farthest) {
+        if (place == degree || key > farthest) {  // the first even if it is NaN
           farthest = key;
           place = j;
         }

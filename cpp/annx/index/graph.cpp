@@ -165,7 +165,11 @@ void GraphIndex::check_links() const {
   for (std::size_t head = 0; head < queue.size(); ++head) {
     const std::uint32_t* block = links_.block(queue[head]);
     std::size_t trees = 0;
-    for (std::size_t i = 0; i < links_.degree() && block[i] != storage::kNoEdge; ++i) {
+    const std::size_t used = links_.count(queue[head]);
+    for (std::size_t i = used; i < links_.degree(); ++i) {
+      if (block[i] != storage::kNoEdge) fail("has an unused word before a used one");
+    }
+    for (std::size_t i = 0; i < used; ++i) {
       const std::uint32_t slot = block[i] & storage::kSlotMask;
       if (slot >= count) fail("names a slot beyond the rows");
       if ((block[i] & storage::kTreeEdge) == 0) continue;
