@@ -106,9 +106,8 @@ std::vector<const KernelTable*> others() {
 template <class T>
 void check_same(const std::vector<T>& a, const std::vector<T>& b,
                 const std::string& what) {
-  if (a.size() == b.size() &&
-      std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0)
-    return;
+  CHECK_EQ(a.size(), b.size());
+  if (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0) return;
   for (std::size_t i = 0; i < a.size(); ++i) {
     if (std::memcmp(&a[i], &b[i], sizeof(T)) != 0) {
       test::fail(__FILE__, __LINE__,
