@@ -158,16 +158,15 @@ def test_interrupted_add_keeps_whole_batches(rows):
     with pytest.raises(KeyboardInterrupt) as caught:
         index.add(many, progress=stop)
     kept = len(index)
-    assert kept > 0
+    assert 0 < kept < len(many)
     assert index.stats()["reachable"] == kept
     if hasattr(caught.value, "__notes__"):
         assert "vectors were added" in caught.value.__notes__[0]
     np.testing.assert_array_equal(index.get(index.ids[:512]), rows[:512])
     more = index.add(rows[:3])
     assert len(index) == kept + 3
-    assert set(index.search(rows[1], k=4, ef=len(index)).ids.tolist()) & set(
-        more.tolist()
-    )
+    near = index.search(rows[1], k=len(index), ef=len(index)).ids
+    assert np.isin(more, near).all()
 
 
 def test_progress_ends_with_the_total(rows):

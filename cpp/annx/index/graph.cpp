@@ -116,6 +116,8 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
   graph::Builder builder(rows_, links_, options_.build);
   std::size_t done = 0;
   while (done < rows.rows) {
+    // A batch is often over before parallel_for would report.
+    if (monitor != nullptr) monitor->poll(done, rows.rows);
     const std::size_t count = ids_.slots();
     const std::size_t batch = std::min(rows.rows - done, graph::Builder::kBatch);
     try {
