@@ -265,6 +265,17 @@ Run lloyd(MatrixView<float> rows, const KMeansOptions& options, std::size_t rest
       if (options.spherical) normalize_rows(view, centroids, options.threads);
       break;
   }
+  if (options.spherical) {
+    // A zero vector has no direction. As a centroid it would draw vectors that lie
+    // opposite each other, and the objective could rise once it moved: any direction
+    // is a better start, so it takes the first axis.
+    for (std::size_t c = 0; c < k; ++c) {
+      float* centroid = centroids + c * dim;
+      if (std::all_of(centroid, centroid + dim, [](float x) { return x == 0; })) {
+        centroid[0] = 1.0f;
+      }
+    }
+  }
   CentroidBlocks blocks(view);
   Cells cells(rows);
   CellSums sums(k, dim);

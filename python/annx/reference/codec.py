@@ -224,11 +224,18 @@ class KMeans:
     def _start(self, x: Floats, restart: int) -> NDArray[np.float32]:
         random = Random(self.seed, 1 + restart)
         if not isinstance(self.init, str):
-            given = np.array(self.init, np.float32)
-            return _unit(given) if self.spherical else given
-        if self.init == "k-means++":
-            return _plus_plus(x, self.n_clusters, random).astype(np.float32)
-        return x[draw_distinct(len(x), self.n_clusters, random)].astype(np.float32)
+            centroids = np.array(self.init, np.float32)
+            if self.spherical:
+                centroids = _unit(centroids).astype(np.float32)
+        elif self.init == "k-means++":
+            centroids = _plus_plus(x, self.n_clusters, random).astype(np.float32)
+        else:
+            chosen = draw_distinct(len(x), self.n_clusters, random)
+            centroids = x[chosen].astype(np.float32)
+        if self.spherical:
+            # A zero vector has no direction: it takes the first axis instead.
+            centroids[~centroids.any(axis=1), 0] = 1
+        return centroids
 
     def _lloyd(
         self, x: Floats, restart: int
