@@ -44,8 +44,8 @@ class KMeans(Saved):
         repetition; None: on all of them.
     spherical : bool, default False
         Scale vectors and centroids to length 1, which clusters by angle. A zero vector
-        has no direction and stays zero: leave such vectors out, for they count 1 in the
-        objective wherever they are, or 0 at the start if one is drawn as a centroid.
+        has no direction: it counts 1 in the objective wherever it is, and as a start it
+        is replaced by the first axis.
     tolerance : float, default 0
         Stop once an iteration lowers the objective by less than this share of it.
     seed : int, default 0
