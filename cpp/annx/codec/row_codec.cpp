@@ -7,7 +7,6 @@
 #include <cstring>
 
 #include "annx/base/error.h"
-#include "annx/base/prefetch.h"
 #include "annx/kernels/dispatch.h"
 
 namespace annx::codec {
@@ -392,11 +391,6 @@ void RowCodec::Query::score(const std::uint32_t* slots, std::size_t count,
   } else {
     for (std::size_t i = 0; i < count; ++i) out[i] = -out[i];
   }
-}
-
-void RowCodec::Query::prefetch(std::uint32_t slot) const {
-  annx::prefetch_lines(codec_->high_.data() + slot * codec_->stride_, codec_->stride_,
-                       8);
 }
 
 double RowCodec::Query::exact(std::uint32_t slot) {

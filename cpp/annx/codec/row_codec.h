@@ -79,7 +79,6 @@ class RowCodec {
 
     void score(const std::uint32_t* slots, std::size_t count,
                float* out) const override;
-    void prefetch(std::uint32_t slot) const override;
 
     // The metric's distance, from the full row and the canonical kernel. Only after
     // `set`.

@@ -17,9 +17,6 @@ class Scorer {
   // does, but need not be distances. Every slot is within the codec's rows.
   virtual void score(const std::uint32_t* slots, std::size_t count,
                      float* out) const = 0;
-
-  // Asks for the memory that scoring `slot` will read.
-  virtual void prefetch(std::uint32_t slot) const = 0;
 };
 
 }  // namespace annx::codec
