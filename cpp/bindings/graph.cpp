@@ -41,12 +41,13 @@ void bind_graph(py::module_& m) {
   py::class_<GraphIndex> graph(m, "GraphIndex");
   graph
       .def(py::init([](std::size_t dim, const std::string& metric,
-                       const std::string& dtype, std::size_t degree,
+                       const std::string& dtype, bool codes, std::size_t degree,
                        std::size_t ef_construction, float alpha, std::uint64_t seed) {
              index::GraphOptions options;
              options.dim = dim;
              options.metric = parse_metric(metric);
              options.dtype = parse_dtype(dtype);
+             options.codes = codes;
              options.build = {.degree = degree,
                               .ef_construction = ef_construction,
                               .alpha = alpha,
@@ -54,7 +55,7 @@ void bind_graph(py::module_& m) {
              return std::make_unique<GraphIndex>(options);
            }),
            py::arg("dim"), py::arg("metric"), py::arg("dtype"), py::kw_only(),
-           py::arg("degree"), py::arg("ef_construction"), py::arg("alpha"),
+           py::arg("codes"), py::arg("degree"), py::arg("ef_construction"), py::arg("alpha"),
            py::arg("seed"))
       .def("__len__", &GraphIndex::size)
       .def("contains", &GraphIndex::contains, py::arg("id"))
@@ -68,6 +69,8 @@ void bind_graph(py::module_& m) {
           "dtype", [](const GraphIndex& self) { return name_of(self.options().dtype); })
       .def_property_readonly(
           "degree", [](const GraphIndex& self) { return self.options().build.degree; })
+      .def_property_readonly(
+          "codes", [](const GraphIndex& self) { return self.options().codes; })
       .def_property_readonly(
           "ef_construction",
           [](const GraphIndex& self) { return self.options().build.ef_construction; })
@@ -119,12 +122,54 @@ void bind_graph(py::module_& m) {
                                         ids.data());
            })
       .def("neighbours", &GraphIndex::neighbours, py::arg("id"))
+      .def("link_codes",
+           [](const GraphIndex& self, std::int64_t id) {
+             const GraphIndex::LinkCodes links = self.link_codes(id);
+             const auto n = static_cast<py::ssize_t>(links.ids.size());
+             const auto parts =
+                 n == 0 ? 0 : static_cast<py::ssize_t>(links.codes.size()) / n;
+             return py::make_tuple(
+                 Array<std::int64_t>(n, links.ids.data()),
+                 Array<std::uint8_t>({n, parts}, links.codes.data()),
+                 Array<float>(n, links.offsets.data()),
+                 Array<float>(n, links.scales.data()));
+           },
+           py::arg("id"))
+      .def("estimate_links",
+           [](const GraphIndex& self, const py::array& query, std::int64_t id) {
+             const RowsView view = rows(query, "query");
+             float key = 0;
+             const std::vector<float> keys = self.estimate_links(view.row(0), id, key);
+             return py::make_tuple(
+                 key, Array<float>(static_cast<py::ssize_t>(keys.size()), keys.data()));
+           },
+           py::arg("query").noconvert(), py::arg("id"))
+      .def("link_codec",
+           [](const GraphIndex& self) -> py::object {
+             const codec::LinkCodec* codec = self.link_codec();
+             if (codec == nullptr) return py::none();
+             const auto axes = static_cast<py::ssize_t>(codec->axes());
+             const auto dim = static_cast<py::ssize_t>(codec->dim());
+             py::dict result;
+             result["axes"] =
+                 Array<float>({axes, dim}, codec->axes_matrix().data());
+             result["widths"] =
+                 Array<std::uint8_t>(static_cast<py::ssize_t>(codec->parts()),
+                                     codec->widths().data());
+             result["levels"] = Array<float>(
+                 {axes, static_cast<py::ssize_t>(kernels::kLinkLevels)},
+                 codec->levels().data());
+             result["mean"] = Array<float>(dim, codec->mean().data());
+             result["products"] = codec->products();
+             return result;
+           })
       .def("memory",
            [](const GraphIndex& self) {
              const index::GraphStats stats = self.stats(false);
              py::dict result;
              result["vectors"] = stats.rows_bytes;
              result["links"] = stats.links_bytes;
+             result["codes"] = stats.codes_bytes;
              result["ids"] = stats.ids_bytes;
              return result;
            })
@@ -139,6 +184,9 @@ void bind_graph(py::module_& m) {
         result["max_links"] = stats.max_links;
         result["reachable"] = stats.reachable;
         result["split_rows"] = stats.split_rows;
+        result["centred"] = stats.centred;
+        result["code_parts"] = stats.code_parts;
+        result["code_error"] = stats.code_error;
         return result;
       });
   bind_persistence(graph, "graph");

@@ -16,6 +16,8 @@ from annx.results import SearchResult
 
 __all__ = ["GraphIndex"]
 
+_STORAGE = ("fast", "plain")
+
 
 @register("graph")
 class GraphIndex(Index):
@@ -96,16 +98,20 @@ class GraphIndex(Index):
         metric: str = "l2",
         dtype: str = "float32",
         *,
+        storage: str | None = None,
         degree: int = 32,
         ef_construction: int = 200,
         alpha: float = 1.0,
         seed: int = 0,
     ) -> None:
+        if storage is not None:
+            _validate.check_choice(storage, name="storage", choices=_STORAGE)
         _validate.check_choice(dtype, name="dtype", choices=_validate.DTYPES[:5])
         native = _core.GraphIndex(
             _validate.check_dim(dim, dtype),
             _validate.check_metric(metric, dtype),
             dtype,
+            codes=storage != "plain",
             degree=_validate.check_int(degree, name="degree", low=4, high=256),
             ef_construction=_validate.check_int(
                 ef_construction, name="ef_construction", low=1, high=1 << 20

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "annx/base/error.h"
+#include "annx/base/prefetch.h"
 #include "annx/kernels/dispatch.h"
 
 namespace annx::codec {
@@ -163,17 +164,7 @@ void RowCodec::decode_centred(std::size_t slot, float* out) const {
     std::memcpy(out, high, dim_ * 4);
     return;
   }
-  const std::byte* low = low_.data() + slot * low_stride_;
-  for (std::size_t i = 0; i < dim_; ++i) {
-    std::uint16_t top;
-    std::int16_t rest;
-    std::memcpy(&top, high + 2 * i, 2);
-    std::memcpy(&rest, low + 2 * i, 2);
-    const std::uint32_t bits =
-        (static_cast<std::uint32_t>(top) << 16) +
-        static_cast<std::uint32_t>(static_cast<std::int32_t>(rest));
-    out[i] = std::bit_cast<float>(bits);
-  }
+  kernels::active().join_halves(high, low_.data() + slot * low_stride_, dim_, out);
 }
 
 void RowCodec::decode_float32(std::size_t slot, float* out) const {
@@ -199,6 +190,17 @@ void RowCodec::decode(std::size_t slot, std::byte* out) const {
     for (float& x : row) x *= scale_[slot];
   }
   std::memcpy(out, row.data(), dim_ * 4);
+}
+
+void RowCodec::vector(std::size_t slot, float* out) const {
+  if (dtype_ == DType::kFloat32) {
+    decode_float32(slot, out);
+    return;
+  }
+  widen(slot, out);
+  if (metric_ == Metric::kCosine) {
+    for (std::size_t i = 0; i < dim_; ++i) out[i] *= scale_[slot];
+  }
 }
 
 void RowCodec::refine_centre() {
@@ -391,6 +393,31 @@ void RowCodec::Query::score(const std::uint32_t* slots, std::size_t count,
   } else {
     for (std::size_t i = 0; i < count; ++i) out[i] = -out[i];
   }
+}
+
+void RowCodec::Query::prefetch_exact(std::uint32_t slot) const {
+  prefetch(slot);
+  if (codec_->low_stride_ == 0) return;
+  prefetch_lines(codec_->low_.data() + slot * codec_->low_stride_, codec_->low_stride_,
+                 32);
+}
+
+void RowCodec::Query::prefetch(std::uint32_t slot) const {
+  prefetch_lines(codec_->high_.data() + slot * codec_->stride_, codec_->stride_, 32);
+}
+
+const float* RowCodec::Query::vector(float& gain) {
+  gain = 1;
+  const RowCodec& codec = *codec_;
+  if (codec.metric_ == Metric::kCosine) {
+    // With both of length 1, -<q, y> is |q - y|^2 / 2 but for a constant; the keys of
+    // 8-bit rows are of the query as it came.
+    if (op_ == kernels::kOpDot) gain = codec.is_byte() ? query_norm_ / 2 : 0.5f;
+    return unit_.data();
+  }
+  if (!codec.is_byte()) return reinterpret_cast<const float*>(query_);
+  kernels::active().widen[codec.traversal_type_](query_, codec.dim_, row_.data());
+  return row_.data();
 }
 
 double RowCodec::Query::exact(std::uint32_t slot) {

@@ -49,6 +49,8 @@ class RowCodec {
   Metric metric() const { return metric_; }
   DType dtype() const { return dtype_; }
   Layout layout() const { return layout_; }
+  // Whether float32 rows are kept relative to a centre.
+  bool centred() const { return !centre_.empty(); }
 
   void reserve(std::size_t count);
   // Appends rows of `dtype`, `stride` bytes apart. Strong guarantee.
@@ -57,6 +59,15 @@ class RowCodec {
 
   // The row as it was given (see above), dim values of `dtype`.
   void decode(std::size_t slot, std::byte* out) const;
+
+  // The vector y of the row for which keys of queries are, but for a constant,
+  // |q - y|^2 or -<q, y>: the row itself; for cosine scaled to length 1. `out` has room
+  // for dim values.
+  void vector(std::size_t slot, float* out) const;
+  // |y - y'|^2 where Query::set_item gives the key between rows (not for l1 and ip).
+  float square_of_key(float key) const {
+    return metric_ == Metric::kCosine && dtype_ != DType::kFloat32 ? 2 * key : key;
+  }
 
   // Chooses the centre from the rows held. Call while the codec is small or has
   // doubled; re-encodes everything if the choice changes.
@@ -79,6 +90,13 @@ class RowCodec {
 
     void score(const std::uint32_t* slots, std::size_t count,
                float* out) const override;
+    void prefetch(std::uint32_t slot) const override;
+    // The same for `exact`.
+    void prefetch_exact(std::uint32_t slot) const;
+
+    // The query as `vector` gives rows, dim values, and by how much its keys grow when
+    // |q - y|^2 (for ip: -<q, y>) grows by one. Not for l1. Only after `set`.
+    const float* vector(float& gain);
 
     // The metric's distance, from the full row and the canonical kernel. Only after
     // `set`.

@@ -15,18 +15,18 @@ using storage::kNoEdge;
 using storage::kSlotMask;
 using storage::kTreeEdge;
 
-constexpr std::size_t kEntries = 64;
 constexpr std::size_t kNodesPerRange = 8;
 constexpr std::size_t kTargetsPerRange = 32;
 
 }  // namespace
 
-std::vector<std::uint32_t> choose_entries(std::size_t count, std::uint64_t seed) {
+std::vector<std::uint32_t> choose_entries(std::size_t count, std::uint64_t seed,
+                                          std::size_t most) {
   std::vector<std::uint32_t> entries;
   if (count == 0) return entries;
   entries.push_back(0);
   // Few enough that they cost less than the hops they save.
-  const std::size_t wanted = std::min(kEntries, count / 16);
+  const std::size_t wanted = std::min(most, count / 16);
   const Random random(seed, count);
   for (std::size_t i = 0; i < wanted; ++i) {
     entries.push_back(static_cast<std::uint32_t>(random.below(i, count)));
@@ -103,9 +103,8 @@ void Builder::choose(std::uint32_t node, const std::vector<std::uint32_t>& entri
   const std::size_t degree = graph_.degree();
   select_neighbours(rows_, candidates, 1, degree / 2, relax_, worker.prune,
                     worker.chosen);
-  std::uint32_t* block = graph_.mutable_block(node);
   for (std::size_t j = 0; j < worker.chosen.size(); ++j) {
-    block[j] = worker.chosen[j].slot;
+    graph_.set(node, j, worker.chosen[j].slot);
   }
 }
 
@@ -131,6 +130,10 @@ void Builder::add_reverse_links(std::size_t threads) {
   }
   if (groups.empty()) return;
   groups.push_back(links_.size());
+  touched_.insert(touched_.end(), batch_.begin(), batch_.end());
+  for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
+    touched_.push_back(links_[groups[g]].target);
+  }
   attached_.assign(batch_.size(), 0);
   parallel_for(groups.size() - 1, threads, kTargetsPerRange,
                [&](std::size_t begin, std::size_t end, std::size_t index) {
@@ -158,7 +161,7 @@ std::size_t Builder::tree_edges(std::uint32_t node) const {
 void Builder::link_sources(std::span<const Link> links, Worker& worker) {
   const std::size_t degree = graph_.degree();
   const std::uint32_t target = links[0].target;
-  std::uint32_t* block = graph_.mutable_block(target);
+  const std::uint32_t* block = graph_.block(target);
   std::size_t count = graph_.count(target);
   std::size_t trees = tree_edges(target);
   worker.slots.resize(degree);
@@ -177,13 +180,11 @@ void Builder::link_sources(std::span<const Link> links, Worker& worker) {
     }
     const std::uint32_t word = tree ? source | kTreeEdge : source;
     // Two nodes of a batch may have chosen each other.
-    std::uint32_t* const end = block + count;
-    if (std::uint32_t* own = std::find(block, end, source); own != end) {
-      *own = word;
-      continue;
-    }
-    if (count < degree) {
-      block[count++] = word;
+    const auto own =
+        static_cast<std::size_t>(std::find(block, block + count, source) - block);
+    if (own != count || count < degree) {
+      graph_.set(target, own, word);
+      count = std::max(count, own + 1);
       continue;
     }
     for (std::size_t j = 0; j < degree; ++j) worker.slots[j] = block[j] & kSlotMask;
@@ -217,7 +218,7 @@ void Builder::link_sources(std::span<const Link> links, Worker& worker) {
       if (!tree && worker.to_target[farthest] <= key) continue;
       victim = farthest;
     }
-    block[victim] = word;
+    graph_.set(target, victim, word);
     worker.to_target[victim] = key;
   }
 }
@@ -238,7 +239,7 @@ void Builder::attach(std::uint32_t node, Worker& worker) {
       }
       continue;
     }
-    std::uint32_t* block = graph_.mutable_block(parent);
+    const std::uint32_t* block = graph_.block(parent);
     const std::size_t count = graph_.count(parent);
     std::size_t place = count;
     for (std::size_t j = 0; j < count; ++j) {
@@ -259,7 +260,8 @@ void Builder::attach(std::uint32_t node, Worker& worker) {
         }
       }
     }
-    block[place] = node | kTreeEdge;
+    graph_.set(parent, place, node | kTreeEdge);
+    touched_.push_back(parent);
     return;
   }
 }

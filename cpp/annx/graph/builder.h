@@ -41,7 +41,8 @@ struct BuildOptions {
 
 // Where searches begin: slot 0 and a random sample, drawn anew each time that the graph
 // doubles.
-std::vector<std::uint32_t> choose_entries(std::size_t count, std::uint64_t seed);
+std::vector<std::uint32_t> choose_entries(std::size_t count, std::uint64_t seed,
+                                          std::size_t most = 64);
 
 class Builder {
  public:
@@ -59,6 +60,9 @@ class Builder {
   // Adds the reverse links of what choose_links chose, and the tree edges. Writes
   // blocks of every node: no search may run meanwhile.
   void add_reverse_links(std::size_t threads);
+
+  // The nodes whose links may have changed, with repeats; the caller may empty it.
+  std::vector<std::uint32_t>& touched() { return touched_; }
 
  private:
   struct Worker {
@@ -98,6 +102,7 @@ class Builder {
   std::vector<std::uint32_t> parents_;  // per node of the batch: nearest earlier node
   std::vector<char> attached_;          // per node of the batch: has its tree edge
   std::vector<Link> links_;
+  std::vector<std::uint32_t> touched_;
 };
 
 }  // namespace annx::graph

@@ -7,6 +7,8 @@
 #include <numeric>
 
 #include "annx/base/error.h"
+#include "annx/graph/link_coder.h"
+#include "annx/kernels/dispatch.h"
 #include "annx/storage/check.h"
 
 namespace annx::index {
@@ -15,6 +17,16 @@ namespace {
 // The first size at which the rows' centre and layout are judged.
 constexpr std::size_t kFirstRefinement = 64;
 constexpr std::size_t kLayoutSample = 64;
+// Link codes pay, and are learnt, from this many dimensions and rows on; again each time
+// that the rows have grown by the factor, until there are plenty.
+constexpr std::size_t kCodedDim = 16;
+constexpr std::size_t kCodedRows = 2048;
+constexpr std::size_t kRoots = 255;  // and slot 0
+constexpr std::size_t kLearnAgain = 4;
+constexpr std::size_t kLearntEnough = 100000;
+// Rows settled beyond k, with k / 8 more: keys of rounded rows are off by less than a
+// thousandth, and the ranks from k to here span several per cent.
+constexpr std::size_t kSettleMore = 2;
 constexpr std::size_t kQueriesPerRange = 16;
 // What an entry of a beam costs, in rows of a scan.
 constexpr double kRowsPerBeamEntry = 16;
@@ -32,6 +44,17 @@ class PartMonitor final : public Monitor {
  private:
   Monitor& whole_;
   std::size_t done_;
+  std::size_t total_;
+};
+
+// Lets a monitor stop work that is not counted.
+class IdleMonitor final : public Monitor {
+ public:
+  IdleMonitor(Monitor& whole, std::size_t total) : whole_(whole), total_(total) {}
+  void poll(std::size_t, std::size_t) override { whole_.poll(total_, total_); }
+
+ private:
+  Monitor& whole_;
   std::size_t total_;
 };
 
@@ -144,12 +167,74 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
     }
     const auto lock = lock_.write();
     builder.add_reverse_links(threads);
+    if (codec_ != nullptr) {
+      touched_.insert(touched_.end(), builder.touched().begin(), builder.touched().end());
+    }
+    builder.touched().clear();
     ids_.append(batch, ids == nullptr ? nullptr : ids + done);
     if (entries_.empty()) entries_ = {0};
     done += batch;
   }
-  if (monitor != nullptr && rows.rows != 0) monitor->poll(rows.rows, rows.rows);
+  if (rows.rows != 0) {
+    if (monitor != nullptr) {
+      IdleMonitor idle(*monitor, rows.rows);
+      update_codes(threads, &idle);
+      monitor->poll(rows.rows, rows.rows);
+    } else {
+      update_codes(threads, nullptr);
+    }
+  }
   return first_id;
+}
+
+storage::Adjacency GraphIndex::choose_roots(const codec::LinkCodec& codec) const {
+  const auto slots = graph::choose_entries(ids_.slots(), options_.build.seed, kRoots);
+  return graph::code_roots(rows_, codec, slots);
+}
+
+// Learns a codec where one is due, then codes the links that lack a code. Searches go on
+// meanwhile: they score links without a code as plain rows.
+void GraphIndex::update_codes(std::size_t threads, Monitor* monitor) {
+  const std::size_t count = ids_.slots();
+  const bool coded = options_.codes && options_.metric != Metric::kL1 &&
+                     options_.dim >= kCodedDim && count >= kCodedRows;
+  if (!coded) return;
+  const bool due = learned_at_ < kLearntEnough &&
+                   (learned_at_ == 0 || count >= kLearnAgain * learned_at_);
+  if (due) {
+    auto codec = graph::learn_link_codec(rows_, links_, count, options_.build.seed,
+                                         resolve_threads(threads));
+    if (monitor != nullptr) monitor->poll(0, 1);
+    if (codec != nullptr) {
+      storage::Adjacency roots = choose_roots(*codec);
+      const auto lock = lock_.write();
+      links_.set_parts(codec->parts());
+      codec_ = std::move(codec);
+      roots_ = std::move(roots);
+      roots_at_ = count;
+      touched_.resize(count);
+      std::iota(touched_.begin(), touched_.end(), 0u);
+    }
+    learned_at_ = count;
+  }
+  if (codec_ == nullptr) return;
+  if (count >= 2 * roots_at_) {
+    storage::Adjacency roots = choose_roots(*codec_);
+    const auto lock = lock_.write();
+    roots_ = std::move(roots);
+    roots_at_ = count;
+  }
+  std::sort(touched_.begin(), touched_.end());
+  touched_.erase(std::unique(touched_.begin(), touched_.end()), touched_.end());
+  while (!touched_.empty() && touched_.back() >= count) touched_.pop_back();
+  graph::code_links(
+      rows_, links_, *codec_, touched_, threads,
+      [&](const std::function<void()>& write) {
+        const auto lock = lock_.write();
+        write();
+      },
+      monitor);
+  touched_.clear();
 }
 
 // Searching bounds-checks every link that it follows; building relies on them, so those
@@ -273,11 +358,27 @@ void GraphIndex::search_one(const std::byte* query, std::size_t k, std::size_t w
     }
   }
   if (walk) {
-    search::beam_search(links_, count, scratch.query, entries_, std::min(width, count),
-                        scratch.beam);
-    const search::CandidateList& beam = scratch.beam.beam;
     // Rounded keys can swap near neighbours, so some more than k are settled exactly.
-    const std::size_t settle = k + std::max<std::size_t>(k, 8);
+    const std::size_t settle = k + kSettleMore + k / 8;
+    width = std::min(width, count);
+    if (codec_ != nullptr) {
+      float gain;
+      const float* vector = scratch.query.vector(gain);
+      scratch.link_query.set(*codec_, vector, gain);
+      search::coded_beam_search(links_, count, scratch.query, scratch.link_query.view(),
+                                roots_, width,
+                                filter != nullptr ? width : std::min(width, settle),
+                                scratch.beam);
+    } else {
+      search::beam_search(links_, count, scratch.query, entries_, width, scratch.beam);
+    }
+    const search::CandidateList& beam =
+        codec_ != nullptr ? scratch.beam.found : scratch.beam.beam;
+    if (filter == nullptr) {
+      for (std::size_t i = 0; i < std::min(settle, beam.size()); ++i) {
+        scratch.query.prefetch_exact(beam.slot(i));
+      }
+    }
     for (std::size_t i = 0; i < beam.size() && shortlist.size() < settle; ++i) {
       const std::uint32_t slot = beam.slot(i);
       if (filter != nullptr && (slot >= filter->capacity() || !filter->test(slot))) {
@@ -319,14 +420,72 @@ std::vector<std::int64_t> GraphIndex::neighbours(std::int64_t id) const {
   return result;
 }
 
+GraphIndex::LinkCodes GraphIndex::link_codes(std::int64_t id) const {
+  const auto lock = lock_.read();
+  LinkCodes result;
+  if (codec_ == nullptr) return result;
+  const std::uint32_t slot = ids_.slot_of(id);
+  const std::uint32_t* block = links_.block(slot);
+  const auto widen = kernels::active().widen[static_cast<std::size_t>(DType::kFloat16)];
+  for (std::size_t i = 0; i < links_.count(slot); ++i) {
+    const std::size_t group = i / kernels::kLinkGroup;
+    const std::size_t lane = i % kernels::kLinkGroup;
+    result.ids.push_back(ids_.id_of(block[i] & storage::kSlotMask));
+    float value;
+    widen(links_.offsets(block, group) + 2 * lane, 1, &value);
+    result.offsets.push_back(value * codec_->offset_unit());
+    widen(links_.scales(block, group) + 2 * lane, 1, &value);
+    result.scales.push_back(value * codec_->scale_unit());
+    const std::uint8_t* codes = links_.codes(block, group);
+    for (std::size_t p = 0; p < links_.parts(); ++p) {
+      const unsigned two = codes[p / 2 * kernels::kLinkGroup + lane];
+      result.codes.push_back(static_cast<std::uint8_t>(two >> (4 * (p % 2)) & 15u));
+    }
+  }
+  return result;
+}
+
+std::vector<float> GraphIndex::estimate_links(const std::byte* query, std::int64_t id,
+                                              float& key) const {
+  const auto lock = lock_.read();
+  std::vector<float> result;
+  if (codec_ == nullptr) return result;
+  const std::uint32_t slot = ids_.slot_of(id);
+  const std::uint32_t* block = links_.block(slot);
+  codec::RowCodec::Query row_query;
+  codec::LinkCodec::Query link_query;
+  row_query.set(rows_, query);
+  float gain;
+  const float* vector = row_query.vector(gain);
+  link_query.set(*codec_, vector, gain);
+  row_query.score(&slot, 1, &key);
+  result.resize(links_.groups() * kernels::kLinkGroup);
+  for (std::size_t g = 0; g < links_.groups(); ++g) {
+    kernels::active().link_scan(link_query.view(), links_.codes(block, g),
+                                links_.offsets(block, g), links_.scales(block, g), key,
+                                0.0f, result.data() + g * kernels::kLinkGroup);
+  }
+  result.resize(links_.count(slot));
+  return result;
+}
+
 GraphStats GraphIndex::stats(bool walk) const {
   const auto lock = lock_.read();
   const std::size_t count = ids_.slots();
   GraphStats stats;
   stats.rows_bytes = rows_.memory_bytes();
-  stats.links_bytes = links_.words().capacity_bytes();
+  const std::size_t block_words = links_.stride();
+  stats.links_bytes =
+      links_.words().capacity_bytes() / block_words * options_.build.degree;
+  if (codec_ != nullptr) {
+    stats.codes_bytes = links_.words().capacity_bytes() - stats.links_bytes +
+                        codec_->memory_bytes();
+    stats.code_parts = codec_->parts();
+    stats.code_error = codec_->expected_error();
+  }
   stats.ids_bytes = ids_.memory_bytes();
   stats.split_rows = rows_.layout() == codec::RowCodec::Layout::kSplit;
+  stats.centred = rows_.centred();
   if (count == 0 || !walk) return stats;
   std::vector<char> met(count);
   std::vector<std::uint32_t> queue = {0};
@@ -383,8 +542,16 @@ void GraphIndex::save_to(storage::FileWriter& file) const {
   file.number("graph.next_id", static_cast<std::uint64_t>(ids_.next_id()));
   file.number("graph.entries", entries_.size());
   file.add("graph.entry_slots", std::as_bytes(std::span(entries_)));
-  file.add("graph.links", links_.words().bytes().first(count * links_.degree() *
-                                                       sizeof(std::uint32_t)));
+  file.add("graph.links", links_.words().bytes().first(count * links_.block_bytes()));
+  file.number("graph.codes", options_.codes ? 1 : 0);
+  file.number("graph.learned_at", learned_at_);
+  file.number("graph.coded", codec_ != nullptr ? 1 : 0);
+  if (codec_ != nullptr) {
+    codec_->save_to(file);
+    file.number("graph.roots", roots_.degree());
+    file.number("graph.roots_at", roots_at_);
+    file.add("graph.root_block", roots_.words().bytes());
+  }
   file.add("graph.ids", ids_.ids().bytes());
   rows_.save_to(file, count);
 }
@@ -404,10 +571,33 @@ std::unique_ptr<GraphIndex> GraphIndex::load_from(const storage::FileReader& fil
   options.dim = rows.dim();
   options.metric = rows.metric();
   options.dtype = rows.dtype();
+  // Files from before link codes have none of these.
+  options.codes = !file.has("graph.codes") || file.number("graph.codes", 0, 1) == 1;
   auto index = std::make_unique<GraphIndex>(options);
   index->rows_ = std::move(rows);
+  if (file.has("graph.coded") && file.number("graph.coded", 0, 1) == 1) {
+    file.require(options.codes && options.metric != Metric::kL1, "graph.coded",
+                 "does not fit the options");
+    index->codec_ = std::make_unique<codec::LinkCodec>(
+        codec::LinkCodec::load_from(file, options.dim));
+    file.require(index->codec_->products() == (options.metric == Metric::kInnerProduct),
+                 "codes.products", "does not fit the metric");
+    index->links_ = storage::Adjacency(options.build.degree, index->codec_->parts());
+    const auto roots = static_cast<std::size_t>(
+        file.number("graph.roots", kernels::kLinkGroup, kRoots + 1));
+    file.require(roots % kernels::kLinkGroup == 0, "graph.roots", "is no multiple of 32");
+    index->roots_ = storage::Adjacency(roots, index->codec_->parts());
+    index->roots_.words() =
+        file.array<std::uint32_t>("graph.root_block", index->roots_.stride());
+    index->roots_at_ = static_cast<std::size_t>(
+        file.number("graph.roots_at", 0, storage::kMaxSlots));
+  }
+  if (file.has("graph.learned_at")) {
+    index->learned_at_ = static_cast<std::size_t>(
+        file.number("graph.learned_at", 0, storage::kMaxSlots));
+  }
   index->links_.words() =
-      file.array<std::uint32_t>("graph.links", count * options.build.degree);
+      file.array<std::uint32_t>("graph.links", count * index->links_.stride());
   const auto entry_count =
       static_cast<std::size_t>(file.number("graph.entries", 0, 1u << 16));
   const auto entries = file.array<std::uint32_t>("graph.entry_slots", entry_count);

@@ -18,6 +18,7 @@
 #include "annx/base/parallel.h"
 #include "annx/base/rw_lock.h"
 #include "annx/base/types.h"
+#include "annx/codec/link_codec.h"
 #include "annx/codec/row_codec.h"
 #include "annx/graph/builder.h"
 #include "annx/search/beam.h"
@@ -32,6 +33,7 @@ struct GraphOptions {
   std::size_t dim = 0;
   Metric metric = Metric::kL2;
   DType dtype = DType::kFloat32;
+  bool codes = true;  // codes beside the links, once there is enough to learn from
   graph::BuildOptions build;
 };
 
@@ -42,7 +44,11 @@ struct GraphStats {
   std::size_t rows_bytes = 0;
   std::size_t links_bytes = 0;
   std::size_t ids_bytes = 0;
+  std::size_t codes_bytes = 0;  // what link codes add, the codec included
+  std::size_t code_parts = 0;   // 0 without codes
+  double code_error = 0;        // what training expects, see LinkCodec::Options::error
   bool split_rows = false;
+  bool centred = false;
 };
 
 class GraphIndex {
@@ -80,6 +86,21 @@ class GraphIndex {
   std::vector<std::int64_t> ids() const;
   // Neighbour ids of a node, for inspection.
   std::vector<std::int64_t> neighbours(std::int64_t id) const;
+  // The links of a node with what their codes say, for inspection and for tests against
+  // the reference: the codes (parts a link), and offsets and scales as in
+  // codec/link_codec.h, a NaN scale where a link has no code. Empty without a codec.
+  struct LinkCodes {
+    std::vector<std::int64_t> ids;
+    std::vector<std::uint8_t> codes;
+    std::vector<float> offsets;
+    std::vector<float> scales;
+  };
+  LinkCodes link_codes(std::int64_t id) const;
+  // The key of a node for a query, and the keys of its links estimated from their codes.
+  std::vector<float> estimate_links(const std::byte* query, std::int64_t id,
+                                    float& key) const;
+  // Null without codes. Valid until the next add.
+  const codec::LinkCodec* link_codec() const { return codec_.get(); }
   // O(1) without `walk`, which counts links and what can be reached: O(links).
   GraphStats stats(bool walk) const;
 
@@ -91,6 +112,7 @@ class GraphIndex {
  private:
   struct Scratch {
     codec::RowCodec::Query query;
+    codec::LinkCodec::Query link_query;
     search::BeamScratch beam;
     std::vector<std::pair<double, std::int64_t>> shortlist;
   };
@@ -99,6 +121,8 @@ class GraphIndex {
 
   void check_links() const;
   void refine(std::size_t count);
+  storage::Adjacency choose_roots(const codec::LinkCodec& codec) const;
+  void update_codes(std::size_t threads, Monitor* monitor);
   std::vector<std::uint32_t> nearest_pairs() const;
   void search_one(const std::byte* query, std::size_t k, std::size_t width,
                   const storage::SlotSet* filter, Scratch& scratch, std::int64_t* ids,
@@ -110,6 +134,12 @@ class GraphIndex {
   storage::IdMap ids_;
   std::vector<std::uint32_t> entries_;
   std::size_t refined_at_ = 0;  // size at which centre, layout and entries were chosen
+
+  std::unique_ptr<codec::LinkCodec> codec_;  // null while links have no codes
+  storage::Adjacency roots_{kernels::kLinkGroup};  // see graph::code_roots
+  std::size_t roots_at_ = 0;                 // size when those were chosen
+  std::size_t learned_at_ = 0;               // size when it was last tried to learn one
+  std::vector<std::uint32_t> touched_;       // nodes whose links may lack codes
 
   bool links_trusted_ = true;  // false until the links of a file have been checked
 

@@ -54,5 +54,35 @@ void cosine_finish(T query_square, const T* dots, const T* squares, std::size_t 
   }
 }
 
+inline void join_halves(const std::byte* high, const std::byte* low, std::size_t n,
+                        float* out) {
+  // Runs of a fixed length, which compilers turn into vector code.
+  constexpr std::size_t kRun = 16;
+  std::uint16_t top[kRun];
+  std::int16_t rest[kRun];
+  std::uint32_t bits[kRun];
+  for (std::size_t i = 0; i < n; i += kRun) {
+    const std::size_t count = n - i < kRun ? n - i : kRun;
+    if (count == kRun) {
+      ANNX_MEMCPY(top, high + 2 * i, sizeof(top));
+      ANNX_MEMCPY(rest, low + 2 * i, sizeof(rest));
+    } else {
+      ANNX_MEMCPY(top, high + 2 * i, 2 * count);
+      ANNX_MEMCPY(rest, low + 2 * i, 2 * count);
+      for (std::size_t j = count; j < kRun; ++j) top[j] = 0;
+      for (std::size_t j = count; j < kRun; ++j) rest[j] = 0;
+    }
+    for (std::size_t j = 0; j < kRun; ++j) {
+      bits[j] = (static_cast<std::uint32_t>(top[j]) << 16) +
+                static_cast<std::uint32_t>(static_cast<std::int32_t>(rest[j]));
+    }
+    if (count == kRun) {
+      ANNX_MEMCPY(out + i, bits, sizeof(bits));
+    } else {
+      ANNX_MEMCPY(out + i, bits, 4 * count);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace annx::kernels::ANNX_ISA_NS

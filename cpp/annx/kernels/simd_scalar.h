@@ -335,3 +335,30 @@ ANNX_INLINE Lanes less_pick(LessMask m, Lanes yes, Lanes no) {
 
 }  // namespace
 }  // namespace annx::kernels::scalar
+
+// --- codes of links ------------------------------------------------------------------
+namespace annx::kernels::scalar {
+namespace {
+
+// Lanes i and i ^ h exchanged, h a power of two below kTileLanes.
+inline Lanes lanes_partner(const Lanes& a, std::size_t h) {
+  Lanes out = a;
+  for (std::size_t i = 0; i < kTileLanes; ++i) out.v[i] = a.v[i ^ h];
+  return out;
+}
+
+// sums[i] = sum over parts p of tables[p * 16 + code of link i in part p].
+inline void link_sums(const std::uint8_t* codes, std::size_t parts,
+                      const std::uint8_t* tables, std::int32_t* sums) {
+  for (std::size_t i = 0; i < kLinkGroup; ++i) sums[i] = 0;
+  for (std::size_t p = 0; p < parts; p += 2) {
+    const std::uint8_t* table = tables + p * 16;
+    for (std::size_t i = 0; i < kLinkGroup; ++i) {
+      const unsigned code = codes[p * 16 + i];
+      sums[i] += table[code & 15] + table[16 + (code >> 4)];
+    }
+  }
+}
+
+}  // namespace
+}  // namespace annx::kernels::scalar

@@ -204,6 +204,55 @@ using DriftBounds = void (*)(float* bounds, const float* drift, std::size_t span
 using MergeBounds = void (*)(float* bounds, const float* floors, const float* gap,
                              std::size_t spans, float base);
 
+// 4-bit codes of the links of a node (codec/link_codec.h says what they mean), in groups
+// of kLinkGroup links.
+inline constexpr std::size_t kLinkGroup = 32;
+// Codes of one group: 2 parts a byte, the first in the low half, a byte a link; parts
+// come in fours, so codes have parts / 2 * kLinkGroup bytes.
+inline constexpr std::size_t kLinkPartsStep = 4;
+inline constexpr std::size_t kMaxLinkParts = 256;  // 256 x 127 fits 16 bits
+inline constexpr std::size_t kLinkLevels = 16;
+
+// The tables of one query: part p, made of widths[p] dimensions, gives the sums
+//   t[c] = sum_k coordinates[k] * books[k * kLinkLevels + c], one fused multiply-add a
+//   term, over its dimensions k in order;
+// out[p * kLinkLevels + c] = t[c] less the part's least t in units of *step, rounded to
+// nearest; *step is the widest part's range / 127 (0 where that is 0), *bias the sum of
+// the least ones in order of parts. So sum_p t_p[c_p] ~ *bias + *step * sum_p out.
+using LinkTables = void (*)(const float* coordinates, const float* books,
+                            const std::uint8_t* widths, std::size_t parts,
+                            std::uint8_t* out, float* step, float* bias);
+// For each link i of a group, with S the sum of its table entries:
+//   out[i] = base + gain * (offsets[i] + scales[i] * (bias + step * S)),
+// each product and sum one fused multiply-add; offsets and scales are float16. Returns a
+// bit for each link whose value is not above `limit`; NaN is not above anything.
+struct LinkQuery {
+  const std::uint8_t* tables;
+  std::size_t parts;
+  float step;
+  float bias;
+  float gain;
+};
+using LinkScan = std::uint32_t (*)(const LinkQuery& query, const std::uint8_t* codes,
+                                   const std::byte* offsets, const std::byte* scales,
+                                   float base, float limit, float* out);
+
+// The nearest entry of each part for the links of one group: coordinates[k * kLinkGroup
+// + i] is dimension k of link i, halves[p * kLinkLevels + c] half the squared length of
+// entry c of part p. Ties go to the lower entry. `codes` as LinkScan reads them.
+using LinkEncode = void (*)(const float* coordinates, const float* books,
+                            const float* halves, const std::uint8_t* widths,
+                            std::size_t parts, std::uint8_t* codes);
+
+// x[i] becomes sum_j (-1)^popcount(i & j) x[j] for n values, n a power of two: the
+// Hadamard transform, by butterflies of stride 1, 2, 4, ...; O(n log n) sums.
+using Hadamard = void (*)(float* x, std::size_t n);
+
+// Puts float32 values together from the two halves that they were split into: out[i] is
+// the number with the bits (high[i] << 16) + low[i], low being signed.
+using JoinHalves = void (*)(const std::byte* high, const std::byte* low, std::size_t n,
+                            float* out);
+
 struct KernelTable {
   const char* isa;
   FloatRows float_rows[kOpCount][kFloatTypes];
@@ -235,6 +284,11 @@ struct KernelTable {
   ScoreFloors score_floors;
   DriftBounds drift_bounds;
   MergeBounds merge_bounds;
+  LinkTables link_tables;
+  LinkScan link_scan;
+  LinkEncode link_encode;
+  Hadamard hadamard;
+  JoinHalves join_halves;
 };
 
 }  // namespace annx::kernels

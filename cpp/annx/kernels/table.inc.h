@@ -51,6 +51,11 @@ constexpr KernelTable make_table() {
       &score_floors,
       &drift_bounds,
       &merge_bounds,
+      &link_tables,
+      &link_scan,
+      &link_encode,
+      &hadamard,
+      &join_halves,
   };
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "annx/codec/scorer.h"
+#include "annx/kernels/table.h"
 #include "annx/search/candidates.h"
 #include "annx/search/visited.h"
 #include "annx/storage/adjacency.h"
@@ -20,7 +21,8 @@ namespace annx::search {
 // What one search needs besides the graph; reused from query to query.
 struct BeamScratch {
   VisitedSet visited;
-  CandidateList beam;
+  CandidateList beam;   // the answer of beam_search
+  CandidateList found;  // the answer of coded_beam_search
   std::vector<std::uint32_t> slots;
   std::vector<float> keys;
   std::size_t expanded = 0;
@@ -32,5 +34,16 @@ struct BeamScratch {
 void beam_search(const storage::Adjacency& graph, std::size_t count,
                  const codec::Scorer& scorer, std::span<const std::uint32_t> starts,
                  std::size_t width, BeamScratch& scratch);
+
+// The same on a graph with link codes (Gou and others, "SymphonyQG", 2025): the key of a
+// slot is computed when it is expanded, and those of its neighbours estimated from the
+// codes beside their slots, so a hop reads one block and one row. Leaves the `keep` best
+// of the expanded slots in scratch.found, by key. Links without a code (new ones) are
+// scored like rows. Keys of `scorer` must be those that `query` was made for. Begins at
+// the best of the links of node 0 of `roots`, a graph with codes of the same codec.
+void coded_beam_search(const storage::Adjacency& graph, std::size_t count,
+                       const codec::Scorer& scorer, const kernels::LinkQuery& query,
+                       const storage::Adjacency& roots, std::size_t width,
+                       std::size_t keep, BeamScratch& scratch);
 
 }  // namespace annx::search

@@ -6,6 +6,7 @@ from __future__ import annotations
 from annx.reference.codec import KMeans, ProductQuantizer
 from annx.reference.flat import FlatIndex, exact_search, pairwise_distances
 from annx.reference.graph import GraphIndex
+from annx.reference.links import LinkCodec, RandomRotation
 from annx.reference.pq_flat import PQFlatIndex
 from annx.reference.random import Random
 
@@ -13,9 +14,11 @@ __all__ = [
     "FlatIndex",
     "GraphIndex",
     "KMeans",
+    "LinkCodec",
     "PQFlatIndex",
     "ProductQuantizer",
     "Random",
+    "RandomRotation",
     "exact_search",
     "pairwise_distances",
 ]

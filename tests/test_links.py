@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The codes of links: native against reference, step by step from the native state."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import annx
+from annx.reference.links import LinkCodec, RandomRotation, cut_axes, principal_axes
+
+
+def clustered(n, dim, *, seed=0, offset=0.0):
+    """Vectors on a bent surface of few dimensions with noise, as real ones lie."""
+    mix = np.random.default_rng(dim).standard_normal((10, dim))
+    rng = np.random.default_rng(seed)
+    latent = rng.standard_normal((n, 10))
+    bent = np.tanh(latent @ mix / 3) + 0.15 * rng.standard_normal((n, dim))
+    return (bent + offset).astype(np.float32)
+
+
+def build(dim, metric="l2", dtype="float32", *, n=3000, offset=0.0, **options):
+    vectors = clustered(n, dim, offset=offset)
+    if dtype in ("int8", "uint8"):
+        low = 0 if dtype == "uint8" else -100
+        span = vectors.max() - vectors.min()
+        vectors = (vectors - vectors.min()) / span * 200 + low
+        vectors = np.round(vectors).astype(dtype)
+    elif dtype == "float16":
+        vectors = vectors.astype(np.float16)
+    index = annx.GraphIndex.build(
+        vectors, metric=metric, dtype=dtype, ef_construction=60, **options
+    )
+    return index, vectors
+
+
+def code_space(vectors, metric):
+    """The vectors as link codes see them."""
+    rows = vectors.astype(np.float64)
+    if metric == "cosine":
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
+
+
+def reference_of(index):
+    return LinkCodec(**index._native.link_codec())
+
+
+CASES = [
+    (16, "l2", "float32"),
+    (50, "cosine", "float32"),
+    (127, "l2", "float32"),
+    (129, "ip", "float32"),
+    (300, "l2", "float32"),
+    (300, "ip", "float32"),
+    (64, "cosine", "float16"),
+    (40, "l2", "uint8"),
+    (40, "cosine", "int8"),
+]
+
+
+@pytest.mark.parametrize(("dim", "metric", "dtype"), CASES)
+def test_codes_equal_the_reference_and_estimates_are_near(dim, metric, dtype):
+    index, vectors = build(dim, metric, dtype)
+    native = index._native
+    reference = reference_of(index)
+    assert sum(reference.widths) == len(reference.axes)
+    assert np.allclose(
+        reference.axes @ reference.axes.T, np.eye(len(reference.axes)), atol=1e-4
+    )
+    rows = code_space(vectors, metric)
+    rng = np.random.default_rng(1)
+    differing, seen = 0, 0
+    errors = []
+    for node in rng.choice(len(rows), 25, replace=False):
+        ids, codes, offsets, scales = native.link_codes(int(node))
+        expected, want_offsets, want_scales = reference.encode(rows[node], rows[ids])
+        # Near ties may fall either way; then offsets and scales differ a little too.
+        same = (codes == expected).all(axis=1)
+        differing += int((codes != expected).sum())
+        seen += codes.size
+        spread = np.abs(want_offsets).max() + 1e-12
+        # Lengths come from rows rounded to bfloat16.
+        assert np.allclose(scales[same], want_scales[same], rtol=2e-2, atol=1e-6)
+        assert np.allclose(offsets[same], want_offsets[same], atol=2e-2 * spread)
+
+        query = vectors[(node + 7) % len(rows)]
+        if dtype == "float16":
+            query = query.astype(np.float32)
+        key, estimates = native.estimate_links(query[None], int(node))
+        q = code_space(np.asarray(query)[None], metric)[0]
+        r = rows[ids] - rows[node]
+        if metric == "ip":
+            true, gain = -(r @ q), 1.0
+            size = np.linalg.norm(q) * np.linalg.norm(r, axis=1)
+        else:
+            true = ((rows[ids] - q) ** 2).sum(axis=1) - ((rows[node] - q) ** 2).sum()
+            size = 2 * np.linalg.norm(q - rows[node]) * np.linalg.norm(r, axis=1)
+            gain = 1.0
+            if metric == "cosine":
+                gain = 0.5
+            if metric == "cosine" and dtype == "int8":
+                gain = np.linalg.norm(query.astype(np.float64)) / 2
+        if metric == "cosine" and dtype == "float32":
+            gain = 1.0 if index.stats()["centred"] else 0.5
+        errors.append(((estimates - key) / gain - true) / (size + 1e-9))
+    assert differing <= 0.01 * seen
+    expected_error = index.stats()["code_error"]
+    # Rotated queries and 7-bit tables add to the codes' own error.
+    assert np.std(np.concatenate(errors)) < 2.5 * expected_error + 0.02
+
+
+@pytest.mark.parametrize("dim", [257, 300, 512, 784])
+def test_rotation_equals_the_reference(dim):
+    index, _ = build(dim, n=2100, seed=5, degree=8)
+    axes = index._native.link_codec()["axes"]
+    # Column i of the axes is where axis i goes.
+    assert np.allclose(axes.T, RandomRotation(dim, 5).apply(np.eye(dim)), atol=1e-5)
+
+
+def test_training_agrees_with_the_reference():
+    index, vectors = build(32)
+    reference = reference_of(index)
+    rng = np.random.default_rng(2)
+    nodes = rng.choice(len(vectors), 300, replace=False)
+    differences = np.concatenate(
+        [vectors[index._native.neighbours(int(i))] - vectors[i] for i in nodes]
+    )
+    unit = differences / np.linalg.norm(differences, axis=1, keepdims=True)
+    own = LinkCodec.train(differences, vectors.mean(axis=0))
+    assert len(own.widths) == len(reference.widths)
+
+    def lost(codec):
+        z = unit @ codec.axes.T
+        z /= np.linalg.norm(z, axis=1, keepdims=True)
+        total, at = 0.0, 0
+        for width in codec.widths:
+            book = codec.levels[at : at + width].T
+            part = z[:, None, at : at + width] - book[None]
+            total += float((part**2).sum(axis=2).min(axis=1).mean())
+            at += width
+        return total
+
+    assert lost(reference) < 1.1 * lost(own)
+
+
+def test_cut_is_no_worse_than_any_other():
+    variances = np.array([4.0, 2.0, 1.0, 0.5, 0.2, 0.1])
+    widths, best = cut_axes(variances, 4)
+    assert sum(widths) <= 6
+    assert 0 < best < cut_axes(variances, 3)[1]
+    axes, found = principal_axes(np.diag(np.sqrt(6 * variances)))
+    assert np.allclose(found, variances)
+    assert np.allclose(abs(axes), np.eye(6))
+
+
+@pytest.mark.parametrize(
+    ("metric", "offset"), [("l2", 0.0), ("cosine", 0.0), ("ip", 0.0), ("l2", 1000.0)]
+)
+@pytest.mark.parametrize("dim", [48, 270])
+def test_coded_search_finds_what_plain_search_finds(dim, metric, offset):
+    index, vectors = build(dim, metric, offset=offset)
+    assert index.stats()["code_parts"] > 0
+    queries = clustered(100, dim, seed=3, offset=offset)
+    truth = annx.exact_search(queries, vectors, k=10, metric=metric)
+    found = index.search(queries, k=10, ef=120)
+    share = np.mean(
+        [len(set(a) & set(b)) / 10 for a, b in zip(found.ids, truth.ids, strict=True)]
+    )
+    assert share > 0.97
+    # What is returned has its exact distance, nearest first.
+    for ids, distances in zip(found.ids, found.distances, strict=True):
+        assert (np.diff(distances) >= 0).all()
+        assert len(set(ids.tolist())) == 10
+    one = index.search(queries[0], k=10, ef=120)
+    assert (one.ids == found.ids[0]).all()
+
+
+def test_plain_storage_has_no_codes():
+    index, _ = build(32, storage="plain")
+    assert index.stats()["code_parts"] == 0
+    assert index.memory_usage()["codes"] == 0
+    with pytest.raises(ValueError, match="storage"):
+        annx.GraphIndex(32, storage="flat")
+
+
+def test_links_added_later_are_coded_and_found():
+    vectors = clustered(5000, 40)
+    index = annx.GraphIndex(40, ef_construction=60)
+    index.add(vectors[:2500])
+    assert index.stats()["code_parts"] > 0
+    for begin in range(2500, 2600, 10):
+        index.add(vectors[begin : begin + 10])
+    index.add(vectors[2600:])
+    for node in range(0, 5000, 250):
+        scales = index._native.link_codes(node)[3]
+        assert np.isfinite(scales).all()
+    found = index.search(vectors[::10], k=1, ef=60)
+    assert (found.ids[:, 0] == np.arange(0, 5000, 10)).mean() > 0.99
+
+
+def test_codes_do_not_depend_on_threads():
+    one = annx.GraphIndex(40, ef_construction=40)
+    two = annx.GraphIndex(40, ef_construction=40)
+    vectors = clustered(4000, 40)
+    one.add(vectors, threads=1)
+    two.add(vectors, threads=2)
+    for node in range(0, 4000, 100):
+        for a, b in zip(
+            one._native.link_codes(node), two._native.link_codes(node), strict=True
+        ):
+            assert (a == b).all()
+
+
+def test_an_interrupted_add_leaves_links_that_searches_ask_rows_for():
+    vectors = clustered(4000, 24)
+    index = annx.GraphIndex(24, ef_construction=40)
+    index.add(vectors[:2500])
+
+    class Stop(Exception):
+        pass
+
+    def stop(done, total):
+        if done > 600:
+            raise Stop
+
+    with pytest.raises(Stop):
+        index.add(vectors[2500:], progress=stop)
+    kept = len(index)
+    assert 2500 < kept < 4000
+    found = index.search(vectors[2500:kept], k=1, ef=60)
+    assert (found.ids[:, 0] == np.arange(2500, kept)).mean() > 0.98
+    index.add(vectors[kept:])
+    assert all(
+        np.isfinite(index._native.link_codes(i)[3]).all() for i in range(0, 4000, 50)
+    )
+
+
+def test_duplicates_and_constants_are_no_trouble():
+    for vectors in (
+        np.ones((3000, 20), np.float32),
+        np.repeat(clustered(30, 20), 100, axis=0),
+        np.zeros((2500, 20), np.float32),
+    ):
+        for metric in ("l2", "cosine", "ip"):
+            index = annx.GraphIndex.build(vectors, metric=metric, ef_construction=20)
+            found = index.search(vectors[:5], k=5)
+            assert (found.ids >= 0).all()
+            if metric == "l2":
+                assert np.allclose(found.distances, 0, atol=1e-5)
+
+
+def test_coded_index_survives_a_file(tmp_path):
+    index, _ = build(40, "cosine")
+    queries = clustered(20, 40, seed=9)
+    expected = index.search(queries, k=5)
+    index.save(tmp_path / "links.annx")
+    for mmap in (False, True):
+        loaded = annx.load(tmp_path / "links.annx", mmap=mmap)
+        found = loaded.search(queries, k=5)
+        assert (found.ids == expected.ids).all()
+        assert (found.distances == expected.distances).all()
+        loaded.add(clustered(600, 40, seed=11))
+        assert len(loaded) == 3600
+        assert loaded.search(queries, k=5).ids.shape == (20, 5)
