@@ -22,14 +22,24 @@ import numpy as np  # noqa: E402
 import annx  # noqa: E402
 
 
-def load_base(name):
-    """The base vectors of a set, as float32."""
+def load_set(name):
+    """Base and query vectors of a set, as float32."""
     root = Path(__file__).resolve().parents[1]
     data = Path(os.environ.get("ANNX_DATA", root.parent / "shared" / "data"))
     sys.path.insert(0, str(data))
     from load import load
 
-    return np.ascontiguousarray(load(name)[0])
+    return [np.ascontiguousarray(part) for part in load(name)[:2]]
+
+
+def load_base(name):
+    """The base vectors of a set."""
+    return load_set(name)[0]
+
+
+def load_queries(name):
+    """The query vectors of a set."""
+    return load_set(name)[1]
 
 
 def objective(x, centroids):

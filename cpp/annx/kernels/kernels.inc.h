@@ -10,5 +10,6 @@
 #include "annx/kernels/convert.inc.h"
 #include "annx/kernels/tile.inc.h"
 #include "annx/kernels/assign.inc.h"
+#include "annx/kernels/nearest.inc.h"
 #include "annx/kernels/table.inc.h"
 // clang-format on

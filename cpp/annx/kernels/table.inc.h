@@ -51,6 +51,9 @@ constexpr KernelTable make_table() {
       &score_floors,
       &drift_bounds,
       &merge_bounds,
+      &pack_lanes,
+      &nearest_lanes,
+      &pair_distances,
   };
 }
 
