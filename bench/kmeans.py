@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """k-means beside faiss on one thread: processor time, interleaved, and objectives.
 
-python -m bench.kmeans [--repeats 3] [--sets fashion-mnist-784,glove-50]
+python -m bench.kmeans [--repeats 3] [--sets fashion-mnist-784,glove-50] [--columns 8]
 """
 
 from __future__ import annotations
@@ -75,9 +75,10 @@ def main():
     parser.add_argument("--sets", default="fashion-mnist-784,glove-50")
     parser.add_argument("--clusters", type=int, default=1024)
     parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--columns", type=int, help="only the first so many")
     args = parser.parse_args()
     for name in args.sets.split(","):
-        x = load_base(name)
+        x = np.ascontiguousarray(load_base(name)[:, : args.columns])
         seconds = {"annx": [], "faiss": []}
         reached = {"annx": [], "faiss": []}
         for seed in range(args.repeats):

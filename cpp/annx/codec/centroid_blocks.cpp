@@ -122,6 +122,7 @@ struct CentroidBlocks::Worker {
   std::vector<std::uint32_t> list_size;  // [tile]
   std::vector<float> gap;                // [tile][spans], scored where <= 0
   std::vector<std::uint32_t> found;      // room for positions below a limit
+  std::vector<float> measured;           // distances to those
   std::vector<float> floor;              // [groups], then [spans]
   std::size_t changed = 0;
 
@@ -353,11 +354,12 @@ void CentroidBlocks::pick(Worker& w, std::size_t p, const float* row, bool measu
     id = found[0];
     return;
   }
+  w.measured.resize(n);
+  table.float_gather[kernels::kOpL2][0](
+      row, reinterpret_cast<const std::byte*>(centroids_.data),
+      centroids_.stride * sizeof(float), found, n, dim_, w.measured.data());
   for (std::size_t i = 0; i < n; ++i) {
-    float d;
-    table.float_gather[kernels::kOpL2][0](
-        row, reinterpret_cast<const std::byte*>(centroids_.data),
-        centroids_.stride * sizeof(float), found + i, 1, dim_, &d);
+    const float d = w.measured[i];
     if (d < distance || (d == distance && found[i] < id)) {
       distance = d;
       id = found[i];
@@ -443,18 +445,29 @@ void CentroidBlocks::look_again(MatrixView<float> rows,
   if (which.empty()) return;
   Worker w(*this);
   w.list_all(groups_);
-  for (std::size_t begin = 0; begin < which.size(); begin += kBlock) {
-    const std::size_t count = std::min(kBlock, which.size() - begin);
+  // What is in doubt is often one point many times, as where pictures have a margin.
+  std::vector<std::uint32_t> distinct, same(which.size());
+  for (std::size_t i = 0; i < which.size(); ++i) {
+    const float* row = rows.row(which[i]);
+    if (distinct.empty() ||
+        !std::equal(row, row + dim_, rows.row(distinct.back()))) {
+      distinct.push_back(which[i]);
+    }
+    same[i] = distinct.back();
+  }
+  for (std::size_t begin = 0; begin < distinct.size(); begin += kBlock) {
+    const std::size_t count = std::min(kBlock, distinct.size() - begin);
     for (std::size_t p = 0; p < count; ++p) {
-      center(rows.row(which[begin + p]), w.points.data() + p * dim_, w.square[p]);
+      center(rows.row(distinct[begin + p]), w.points.data() + p * dim_, w.square[p]);
     }
     score(w, count, false);
     for (std::size_t p = 0; p < count; ++p) {
-      const std::uint32_t at = which[begin + p];
+      const std::uint32_t at = distinct[begin + p];
       float distance;
       pick(w, p, rows.row(at), false, ids[at], distance);
     }
   }
+  for (std::size_t i = 0; i < which.size(); ++i) ids[which[i]] = ids[same[i]];
 }
 
 void CentroidBlocks::nearest_by_lanes(MatrixView<float> rows, std::uint32_t* ids,
