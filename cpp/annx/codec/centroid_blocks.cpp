@@ -120,7 +120,7 @@ struct CentroidBlocks::Worker {
   std::vector<double> square;            // |x'|^2
   std::vector<std::uint32_t> lists;      // [tile][groups], the groups to score
   std::vector<std::uint32_t> list_size;  // [tile]
-  std::vector<float> gap;                // [tile][spans], scored where <= 0
+  std::vector<float> gap;                // [tile][kMaxSpans], scored where <= 0
   std::vector<std::uint32_t> found;      // room for positions below a limit
   std::vector<float> measured;           // distances to those
   std::vector<float> floor;              // [groups], then [spans]
@@ -133,8 +133,8 @@ struct CentroidBlocks::Worker {
         square(kBlock),
         lists(kBlockTiles * b.groups_),
         list_size(kBlockTiles),
-        gap(kBlockTiles * b.spans_),
-        found(b.keep_scores_ ? b.groups_ * kGroup + 1 : 0),
+        gap(kBlockTiles * kMaxSpans, kInfinity),
+        found(std::max(b.stride_, b.keep_scores_ ? b.groups_ * kGroup : 0)),
         floor(b.stride_) {}
 
   void list_all(std::size_t groups) {
@@ -314,8 +314,11 @@ void CentroidBlocks::settle(Worker& w, std::size_t p, const float* row, bool mea
       id = c;
     }
   };
-  for (std::size_t g = 0; g < groups_; ++g) {
-    if (floor[g] > limit) continue;
+  const std::size_t near = kernels::active().score_below(
+      floor, stride_, std::nextafter(limit, kInfinity), w.found.data());
+  for (std::size_t i = 0; i < near; ++i) {
+    const std::size_t g = w.found[i];
+    if (g >= groups_) break;
     const float* scores = lanes(w, p, g);
     const float most = limit + (minima[g] - floor[g]);
     for (std::size_t l = 0; l < kGroup; ++l) {
@@ -372,7 +375,7 @@ void CentroidBlocks::pick(Worker& w, std::size_t p, const float* row, bool measu
 void CentroidBlocks::renew(Worker& w, std::size_t p, std::uint32_t id,
                            float* bounds) const {
   float* floor = w.floor.data();
-  const float* gap = w.gap.data() + p / kScorePoints * spans_;
+  const float* gap = w.gap.data() + p / kScorePoints * kMaxSpans;
   const std::size_t own = place_[id] / kGroup;
   if (gap[own / span_] <= 0.0f) {
     const float* scores = lanes(w, p, own);
@@ -449,8 +452,7 @@ void CentroidBlocks::look_again(MatrixView<float> rows,
   std::vector<std::uint32_t> distinct, same(which.size());
   for (std::size_t i = 0; i < which.size(); ++i) {
     const float* row = rows.row(which[i]);
-    if (distinct.empty() ||
-        !std::equal(row, row + dim_, rows.row(distinct.back()))) {
+    if (distinct.empty() || !std::equal(row, row + dim_, rows.row(distinct.back()))) {
       distinct.push_back(which[i]);
     }
     same[i] = distinct.back();
@@ -646,7 +648,7 @@ std::size_t CentroidBlocks::improve(Cells& cells, const std::vector<double>& mov
     return changed;
   }
   threads = resolve_threads(threads);
-  const auto gather = kernels::active().float_gather[kernels::kOpL2][0];
+  const auto& table = kernels::active();
   const std::size_t n = cells.order.size();
   const bool first = !cells.started;
   if (first) cells.bounds = AlignedBuffer(n * spans_ * sizeof(float));
@@ -668,26 +670,31 @@ std::size_t CentroidBlocks::improve(Cells& cells, const std::vector<double>& mov
         Worker& w = workers[worker].front();
         const std::size_t count = end - begin;
         const std::size_t tiles = (count + kScorePoints - 1) / kScorePoints;
-        std::fill(w.gap.begin(), w.gap.end(), first ? 0.0f : kInfinity);
+        for (std::size_t t = 0; t < tiles; ++t) {
+          std::fill_n(w.gap.data() + t * kMaxSpans, spans_, first ? 0.0f : kInfinity);
+        }
+        if (!first) {
+          table.pair_distances(cells.row(begin), dim_, nullptr, centroids_.data,
+                               centroids_.stride, &cells.cell[begin], count, dim_,
+                               &cells.distance[begin]);
+        }
         for (std::size_t p = 0; p < count && !first; ++p) {
-          float& distance = cells.distance[begin + p];
-          gather(cells.row(begin + p),
-                 reinterpret_cast<const std::byte*>(centroids_.data),
-                 centroids_.stride * sizeof(float), &cells.cell[begin + p], 1, dim_,
-                 &distance);
-          const float need = std::sqrt(distance) * widen + 1e-18f;
-          kernels::active().drift_bounds(all_bounds + (begin + p) * spans_,
-                                         drift.data(), spans_, need,
-                                         w.gap.data() + p / kScorePoints * spans_);
+          const float need = std::sqrt(cells.distance[begin + p]) * widen + 1e-18f;
+          table.drift_bounds(all_bounds + (begin + p) * spans_, drift.data(), spans_,
+                             need, w.gap.data() + p / kScorePoints * kMaxSpans);
         }
         for (std::size_t t = 0; t < tiles; ++t) {
-          const float* gap = w.gap.data() + t * spans_;
+          // No gap is the least number above zero, or it would do no harm.
+          std::uint32_t open[kMaxSpans];
+          const std::size_t spans = kernels::active().score_below(
+              w.gap.data() + t * kMaxSpans, kMaxSpans,
+              std::numeric_limits<float>::denorm_min(), open);
           std::uint32_t* list = w.lists.data() + t * groups_;
           std::uint32_t size = 0;
-          for (std::size_t s = 0; s < spans_; ++s) {
-            if (gap[s] > 0.0f) continue;
-            const std::size_t to = std::min(groups_, (s + 1) * span_);
-            for (std::size_t g = s * span_; g < to; ++g) {
+          for (std::size_t s = 0; s < spans; ++s) {
+            const std::size_t to =
+                std::min<std::size_t>(groups_, (open[s] + 1) * span_);
+            for (std::size_t g = open[s] * span_; g < to; ++g) {
               list[size++] = static_cast<std::uint32_t>(g);
             }
           }
