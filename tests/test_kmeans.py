@@ -130,10 +130,11 @@ def test_kmeans_spherical_centroids_have_length_one():
     assert np.allclose(distances[6:], 2 - 2 * cosine.max(1)[6:], atol=1e-5)
 
 
-def test_kmeans_many_clusters_leave_the_score_buffer():
+@pytest.mark.parametrize("n_clusters", [4096, 4500])
+def test_kmeans_many_clusters_leave_lanes_and_score_buffer(n_clusters):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6000, 3)).astype(np.float32)
-    k = annx.KMeans(4500, n_iterations=2).train(x)
+    k = annx.KMeans(n_clusters, n_iterations=2).train(x)
     ids, distances = k.assign(x[:200])
     exact = ((x[:200, None] - k.centroids[None]) ** 2).sum(-1)
     assert np.allclose(exact[np.arange(200), ids], exact.min(1), rtol=1e-5)
