@@ -75,10 +75,13 @@ def main():
     parser.add_argument("--sets", default="fashion-mnist-784,glove-50")
     parser.add_argument("--clusters", type=int, default=1024)
     parser.add_argument("--iterations", type=int, default=20)
-    parser.add_argument("--columns", type=int, help="only the first so many")
+    parser.add_argument("--columns", type=int, help="only the middle so many")
     args = parser.parse_args()
     for name in args.sets.split(","):
-        x = np.ascontiguousarray(load_base(name)[:, : args.columns])
+        x = load_base(name)
+        if args.columns:
+            first = (x.shape[1] - args.columns) // 2
+            x = np.ascontiguousarray(x[:, first : first + args.columns])
         seconds = {"annx": [], "faiss": []}
         reached = {"annx": [], "faiss": []}
         for seed in range(args.repeats):
