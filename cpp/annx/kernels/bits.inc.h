@@ -135,8 +135,24 @@ void bit_rows(const std::byte* query, const std::byte* rows, std::size_t stride,
     bit_short_rows<Pair>(query, rows, stride, count, bytes, out);
     return;
   }
-  bit_any<Pair>(query, count, bytes, out,
-                [&](std::size_t i) { return rows + i * stride; });
+  const auto run = [&](std::size_t first, std::size_t n) {
+    const std::byte* from = rows + first * stride;
+    bit_any<Pair>(query, n, bytes, out + first,
+                  [=](std::size_t i) { return from + i * stride; });
+  };
+  // A row at a time keeps one stream busy: from memory, short runs of four in turn.
+  constexpr std::size_t kRunBytes = 512;
+  const Parts<4> parts(count, stride);
+  std::size_t i = 0;
+  if (parts.apart) {
+    const std::size_t most = kRunBytes / stride + 1;
+    for (std::size_t g = 0; g < parts.groups; g += most) {
+      const std::size_t n = parts.groups - g < most ? parts.groups - g : most;
+      for (i = g; i < parts.rows(); i += parts.step) run(i, n);
+    }
+    i = parts.rows();
+  }
+  run(i, count - i);
 }
 
 template <class Pair>

@@ -290,12 +290,18 @@ template <class Load>
 void float_scaled_rows(const float* query, const std::byte* rows, std::size_t stride,
                        const float* scales, std::size_t count, std::size_t dim,
                        float* out) {
-  std::size_t i = 0;
-  for (; i + 2 <= count; i += 2) {
-    float_scaled_group<Load, 2>(query, rows + i * stride, stride, scales + i, dim,
-                                out + i);
+  const Parts<2> parts(count, stride);
+  for (std::size_t g = 0; g < parts.groups; ++g) {
+    const std::size_t i = g * parts.advance;
+    const std::size_t j = i + parts.step;
+    const float scale[2] = {scales[i], scales[j]};
+    float sums[2];
+    float_scaled_group<Load, 2>(query, rows + i * stride, parts.step * stride, scale,
+                                dim, sums);
+    out[i] = sums[0];
+    out[j] = sums[1];
   }
-  for (; i < count; ++i) {
+  for (std::size_t i = parts.rows(); i < count; ++i) {
     float_scaled_group<Load, 1>(query, rows + i * stride, stride, scales + i, dim,
                                 out + i);
   }

@@ -76,9 +76,12 @@ struct Division {
 template <class Key, class Take>
 void stream(const Scorers<Key>& scorers, std::size_t first, std::size_t last,
             std::size_t begin, std::size_t end, Take&& take) {
-  Key keys[Canonical<Key>::kBlock];
-  for (std::size_t at = begin; at < end; at += Canonical<Key>::kBlock) {
-    const std::size_t n = std::min(end - at, Canonical<Key>::kBlock);
+  Key keys[Canonical<Key>::kStretch];
+  // Several scorers find the rows near after the first one.
+  const std::size_t most =
+      last - first == 1 ? Canonical<Key>::kStretch : Canonical<Key>::kBlock;
+  for (std::size_t at = begin; at < end; at += most) {
+    const std::size_t n = std::min(end - at, most);
     for (std::size_t i = first; i < last; ++i) {
       scorers[i].block(at, n, keys);
       take(i, at, n, keys);
@@ -105,12 +108,14 @@ void take_best(TopK<Key>& top, const RowSet& set, std::size_t begin, std::size_t
 }
 
 template <class Key>
-std::vector<TopK<Key>> stream_topk(RowSet set, RowsView queries, std::size_t k,
+std::vector<TopK<Key>> stream_topk(const RowSet& set, RowsView queries, std::size_t k,
                                    std::size_t threads, Monitor* monitor) {
-  set.once = queries.rows == 1;
   const Scorers<Key> scorers = make_scorers<Key>(set, queries);
-  const std::size_t block = std::max<std::size_t>(
-      32, (std::size_t{256} << 10) / std::max<std::size_t>(set.stride, 1));
+  // Several queries share rows that stay in the second cache; a single one wants long
+  // stretches of them.
+  const std::size_t bytes = std::size_t{queries.rows == 1 ? 16 : 1} << 20;
+  const std::size_t block =
+      std::max<std::size_t>(32, bytes / 4 / std::max<std::size_t>(set.stride, 1));
   const Division parts(set.count, std::min<std::size_t>(block, 8192), 32, queries.rows,
                        threads);
   std::vector<TopK<Key>> best(queries.rows, TopK<Key>(k));
