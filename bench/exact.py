@@ -96,6 +96,7 @@ class Machine:
         self.code = ctypes.CDLL(str(library))
         size, pointer = ctypes.c_size_t, ctypes.c_void_p
         self.code.read_all.argtypes = [pointer, size, size]
+        self.code.read_quarters.argtypes = [pointer, size]
         self.code.multiply_add.argtypes = [size, ctypes.c_float]
         self.code.multiply_add.restype = ctypes.c_float
         self.lanes = {"avx2": 8, "avx512": 16}.get(isa, 4)
@@ -107,11 +108,14 @@ class Machine:
         return 2e-9 * 12 * self.lanes * rounds / (time.process_time() - start)
 
     def read(self, array):
-        """Read an array, with and without prefetching; the better of the two."""
+        """Read an array in one stream and in four; the better of the two."""
         best = 0.0
-        for ahead in (0, 1024):
+        for call in (
+            lambda: self.code.read_all(array.ctypes.data, array.nbytes, 0),
+            lambda: self.code.read_quarters(array.ctypes.data, array.nbytes),
+        ):
             start = time.process_time()
-            self.code.read_all(array.ctypes.data, array.nbytes - 8192, ahead)
+            call()
             best = max(best, array.nbytes * 1e-9 / (time.process_time() - start))
         return best
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """k-means beside faiss on one thread: processor time, interleaved, and objectives.
 
-python -m bench.kmeans [--repeats 3] [--sets fashion-mnist-784,glove-50]
+python -m bench.kmeans [--repeats 3] [--sets fashion-mnist-784,glove-50] [--columns 8]
 """
 
 from __future__ import annotations
@@ -22,14 +22,24 @@ import numpy as np  # noqa: E402
 import annx  # noqa: E402
 
 
-def load_base(name):
-    """The base vectors of a set, as float32."""
+def load_set(name):
+    """Base and query vectors of a set, as float32."""
     root = Path(__file__).resolve().parents[1]
     data = Path(os.environ.get("ANNX_DATA", root.parent / "shared" / "data"))
     sys.path.insert(0, str(data))
     from load import load
 
-    return np.ascontiguousarray(load(name)[0])
+    return [np.ascontiguousarray(part) for part in load(name)[:2]]
+
+
+def load_base(name):
+    """The base vectors of a set."""
+    return load_set(name)[0]
+
+
+def load_queries(name):
+    """The query vectors of a set."""
+    return load_set(name)[1]
 
 
 def objective(x, centroids):
@@ -65,9 +75,13 @@ def main():
     parser.add_argument("--sets", default="fashion-mnist-784,glove-50")
     parser.add_argument("--clusters", type=int, default=1024)
     parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--columns", type=int, help="only the middle so many")
     args = parser.parse_args()
     for name in args.sets.split(","):
         x = load_base(name)
+        if args.columns:
+            first = (x.shape[1] - args.columns) // 2
+            x = np.ascontiguousarray(x[:, first : first + args.columns])
         seconds = {"annx": [], "faiss": []}
         reached = {"annx": [], "faiss": []}
         for seed in range(args.repeats):

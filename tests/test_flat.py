@@ -452,3 +452,86 @@ def test_build_and_facts():
     assert annx.FlatIndex.build(make_bits(0, 4, 16), "hamming", "bits").dim == 16
     found = index.search(x[:2], 1)
     assert found.scores.tolist() == (-found.distances).tolist()
+
+
+def both_families(dtype="float32"):
+    rows = data(dtype, 50, 12)
+    flat = annx.FlatIndex(12, "l2", dtype)
+    flat.add(rows)
+    graph = annx.GraphIndex(12, "l2", dtype)
+    graph.add(rows)
+    return [flat, graph]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "uint8"])
+def test_search_by_the_short_way_equals_the_long_way(dtype):
+    for index in both_families(dtype):
+        for query in make_queries(dtype, 5, 12):
+            for k in (1, 7, 60):
+                ids, distances = index.search([query.tolist()], k)
+                short = index._native.search_single(
+                    query, k, None, None, annx.SearchResult
+                )
+                assert short is not None
+                found = index.search(query, k)
+                row = index.search(query[None], k)
+                for one in (short, found):
+                    assert type(one) is annx.SearchResult
+                    assert one.metric == "l2"
+                    assert one.ids.dtype == np.int64
+                    assert one.distances.dtype == np.float32
+                    np.testing.assert_array_equal(one.ids, ids[0], strict=True)
+                    np.testing.assert_array_equal(
+                        one.distances, distances[0], strict=True
+                    )
+                np.testing.assert_array_equal(row.ids, ids, strict=True)
+                np.testing.assert_array_equal(row.distances, distances, strict=True)
+                with pytest.raises(AttributeError):
+                    short.ids = ids
+                copied = pickle.loads(pickle.dumps(copy.deepcopy(short)))
+                np.testing.assert_array_equal(copied.ids, ids[0])
+
+
+def test_search_leaves_what_is_not_plain_to_the_long_way():
+    query = np.ones(12, np.float32)
+    with_nan = np.where(np.arange(12) == 3, np.float32("nan"), query)
+    backwards = np.ones((24,), np.float32)[::-2]
+    for index in both_families():
+        single = index._native.search_single
+        result = annx.SearchResult
+        assert single(query, 3, None, 1, result, None, None) is not None
+        assert single(query, 3, 70, None, result) is not None
+        for bad in (
+            query.astype(np.float64), query.astype(">f4"), query[:11], query.tolist(),
+            backwards, with_nan, np.ones((2, 12), np.float32), query.view(np.int32),
+            np.float32(1), None,
+        ):  # fmt: skip
+            assert single(bad, 3, None, None, result) is None
+        for k in (0, -1, True, 2.0, 1 << 31, np.int64(3), None):
+            assert single(query, k, None, None, result) is None
+        for threads in (0, True, 2, 1.0):
+            assert single(query, 3, None, threads, result) is None
+        for ef in (0, -1, True, 2.0, 1 << 31):
+            assert single(query, 3, ef, None, result) is None
+        assert single(query, 3, None, None, result, 7) is None
+        assert single(query, 3, None, None) is None
+        assert single(query, 3, None, None, "result") is None
+        with pytest.raises(ValueError, match="queries row 0 holds NaN"):
+            index.search(with_nan, 3)
+        with pytest.raises(ValueError, match="queries has 11 columns"):
+            index.search(query[:11], 3)
+        with pytest.raises(TypeError, match="k is True"):
+            index.search(query, True)
+        with pytest.raises(TypeError, match="threads is True"):
+            index.search(query, 3, threads=True)
+        np.testing.assert_array_equal(
+            index.search(backwards, 3).ids, index.search(query, 3).ids
+        )
+
+
+def test_search_single_cannot_be_called_on_another_object():
+    with pytest.raises(TypeError):
+        _core.FlatIndex.search_single(object(), None, 1, None, None, annx.SearchResult)
+    empty = _core.FlatIndex.__new__(_core.FlatIndex)
+    query = np.ones(12, np.float32)
+    assert empty.search_single(query, 1, None, None, annx.SearchResult) is None

@@ -56,6 +56,44 @@ def test_rows_equal_reference_bit_for_bit(isa, op):
         assert same_bits(got, want), (dtype, rows.shape)
 
 
+def from_memory(rng, dtype, dim):
+    """More rows than are taken to lie in a cache, and some that make no whole group."""
+    each = random_rows(rng, dtype, 40, dim)
+    count = 400_000 // max(each.strides[0], 1) + 7
+    return each[rng.integers(0, len(each), count)]
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, *BYTES])
+def test_rows_from_memory_equal_rows_one_by_one(isa, dtype):
+    rng = np.random.default_rng(3)
+    for dim in (50, 129, 800):
+        rows = from_memory(rng, dtype, dim)
+        query = random_query(rng, dtype, dim)
+        slots = np.arange(len(rows))[::-1]
+        for op in OPS:
+            got = probe(isa, "rows", op, dtype, query, rows)
+            one = probe(isa, "gather", op, dtype, query, rows, slots=slots)
+            assert same_bits(got, one[::-1].copy()), (op, dim)
+        dots, squares = probe(isa, "cosine_rows", "", dtype, query, rows)
+        apart = probe(isa, "cosine_gather", "", dtype, query, rows, slots=slots)
+        assert same_bits(dots, apart[0][::-1].copy()), dim
+        assert same_bits(squares, apart[1][::-1].copy()), dim
+        assert same_bits(dots, probe(isa, "rows", "dot", dtype, query, rows))
+        assert same_bits(squares, probe(isa, "squares", "", dtype, None, rows))
+
+
+@pytest.mark.parametrize("op", BIT_OPS)
+def test_bits_from_memory_equal_gathered_bits(isa, op):
+    rng = np.random.default_rng(4)
+    for dim in (7, 16, 98, 192):
+        rows = from_memory(rng, "bits", dim)
+        query = random_query(rng, "bits", dim)
+        slots = np.arange(len(rows))
+        got = probe(isa, "rows", op, "bits", query, rows)
+        one = probe(isa, "gather", op, "bits", query, rows, slots=slots)
+        assert same_bits(got, one)
+
+
 @pytest.mark.parametrize("op", OPS)
 def test_gather_equals_rows(isa, op):
     for rng, dtype, query, rows in cases(2, [*FLOATS, *BYTES]):

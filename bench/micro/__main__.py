@@ -134,7 +134,7 @@ def measure(cell, found, loops, options):
                 data, each, cell.slots, each, a
             )
     elif cell.place == "memory":
-        for ahead in (0, 1024, 4096):
+        for ahead in (None, 0, 1024):
             limits[f"limit {ahead}"] = lambda a=ahead: loops.read(data, a)
     taken = turns_of(
         {**calls, **limits, **singles}, options.rounds, options.turn_ms * 1e6
@@ -217,7 +217,7 @@ def machine_figures(loops, memory, rounds):
         part = memory[:size]
         again = max(1, (32 << 20) // size)
         best = 0.0
-        for ahead in (0, 1024, 4096):
+        for ahead in (None, 0, 1024):
 
             def call(part=part, ahead=ahead, again=again):
                 for _ in range(again):

@@ -33,6 +33,22 @@ int32_t read_all(const char* data, size_t bytes, size_t ahead) {
   return s0[0] ^ s0[1];
 }
 
+// Reads four quarters of `bytes` bytes abreast: hardware prefetches within a page, and
+// several streams hide each other's starts of pages.
+int32_t read_quarters(const char* data, size_t bytes) {
+  const size_t part = bytes / 4 / (2 * STEP) * (2 * STEP);
+  Ints s[4] = {{0}};
+  for (size_t i = 0; i < part; i += 2 * STEP) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const char* at = data + j * part + i;
+      s[j] ^= *(const Ints*)at ^ *(const Ints*)(at + STEP);
+    }
+  }
+  s[0] ^= s[1] ^ s[2] ^ s[3];
+  return s[0][0] ^ s[0][1];
+}
+
 // Reads `count` rows of `bytes` bytes, `ahead` rows of the list prefetched.
 int32_t read_rows(const char* data, size_t stride, const uint32_t* slots, size_t count,
                   size_t bytes, size_t ahead) {

@@ -64,6 +64,7 @@ class Machine:
         code = ctypes.CDLL(str(library))
         size, pointer = ctypes.c_size_t, ctypes.c_void_p
         code.read_all.argtypes = [pointer, size, size]
+        code.read_quarters.argtypes = [pointer, size]
         code.read_rows.argtypes = [pointer, size, pointer, size, size, size]
         code.multiply_add.argtypes = [size, ctypes.c_float]
         code.multiply_add.restype = ctypes.c_float
@@ -71,7 +72,10 @@ class Machine:
         self.lanes = 16 if "-mavx512f" in cpu_flags() else 8 if cpu_flags() else 4
 
     def read(self, data, ahead):
-        """Read a whole array, `ahead` bytes prefetched."""
+        """Read a whole array, `ahead` bytes prefetched, or (None) in four streams."""
+        if ahead is None:
+            self._code.read_quarters(data.ctypes.data, data.nbytes)
+            return
         self._code.read_all(data.ctypes.data, data.nbytes - 8192, ahead)
 
     def rows(self, data, stride, slots, width, ahead):

@@ -16,6 +16,7 @@
 #include "annx/storage/panels.h"
 #include "common.h"
 #include "persist.h"
+#include "single.h"
 
 namespace annx::bindings {
 namespace {
@@ -112,6 +113,17 @@ py::tuple flat_search_radius(const FlatIndex& self, const py::array& queries,
   }
   return ragged(std::move(found));
 }
+
+struct SingleFlat {
+  using Index = FlatIndex;
+  static DType dtype(const FlatIndex& index) { return index.dtype(); }
+  static Metric metric(const FlatIndex& index) { return index.metric(); }
+  static std::size_t dim(const FlatIndex& index) { return index.dim(); }
+  static void run(const FlatIndex& index, const Single& wanted, Monitor* monitor,
+                  std::int64_t* ids, float* distances) {
+    index.search(wanted.query, wanted.k, nullptr, 1, monitor, ids, distances);
+  }
+};
 
 // Rows that are searched where they lie, without an index.
 struct Borrowed {
@@ -272,6 +284,7 @@ void bind_index(py::module_& m) {
         result["ids"] = memory.ids;
         return result;
       });
+  bind_single<SingleFlat>(flat);
   bind_persistence(flat, "flat");
 
   m.def("exact_search", &exact_search, py::arg("queries"), py::arg("vectors"),

@@ -2,15 +2,35 @@
 // annx._core.GraphIndex.
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "annx/index/graph.h"
 #include "common.h"
 #include "persist.h"
+#include "single.h"
 
 namespace annx::bindings {
 
 using index::GraphIndex;
 
 namespace {
+
+// The beam's width; 0 asks for the default.
+std::size_t width_of(std::size_t k, std::size_t ef) {
+  return ef != 0 ? ef : std::max<std::size_t>(64, 2 * k);
+}
+
+struct SingleGraph {
+  using Index = GraphIndex;
+  static DType dtype(const GraphIndex& index) { return index.options().dtype; }
+  static Metric metric(const GraphIndex& index) { return index.options().metric; }
+  static std::size_t dim(const GraphIndex& index) { return index.options().dim; }
+  static void run(const GraphIndex& index, const Single& wanted, Monitor* monitor,
+                  std::int64_t* ids, float* distances) {
+    index.search(wanted.query, wanted.k, width_of(wanted.k, wanted.ef), nullptr, 1, ids,
+                 distances, monitor);
+  }
+};
 
 // One query gives vectors rather than one-row matrices, which Python would have to
 // slice.
@@ -29,8 +49,8 @@ py::tuple search(const GraphIndex& self, const py::array& queries, std::size_t k
   PyMonitor monitor(std::move(progress));
   {
     const py::gil_scoped_release release;
-    self.search(view, k, ef, filter, resolve_threads(threads), id_data, distance_data,
-                &monitor);
+    self.search(view, k, width_of(k, ef), filter, resolve_threads(threads), id_data,
+                distance_data, &monitor);
   }
   return py::make_tuple(std::move(ids), std::move(distances));
 }
@@ -189,6 +209,7 @@ void bind_graph(py::module_& m) {
         result["code_error"] = stats.code_error;
         return result;
       });
+  bind_single<SingleGraph>(graph);
   bind_persistence(graph, "graph");
 }
 

@@ -177,6 +177,11 @@ class FlatIndex(ScannedIndex):
             Ids and distances, (n, k) or (k,), nearest first, ties by id; padded with
             -1 and +inf.
         """
+        found: SearchResult | None = self._native.search_single(
+            queries, k, None, threads, SearchResult, filter, progress, recall
+        )
+        if found is not None:
+            return found
         if recall is not None and not 0 < recall <= 1:
             raise ValueError(f"recall is {recall}; it must be above 0 and at most 1")
         dim, metric, dtype = self._known()

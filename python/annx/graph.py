@@ -266,19 +266,23 @@ class GraphIndex(Index):
         TypeError, ValueError
             Bad queries or options.
         """
+        found: SearchResult | None = self._native.search_single(
+            queries, k, ef, threads, SearchResult, filter, progress
+        )
+        if found is not None:
+            return found
         dim, query_dtype, metric = self._search_facts
         rows, single = _validate.as_queries(
             queries, dim=dim, dtype=query_dtype, check=False
         )
         k = _validate.check_k(k)
-        if ef is None:
-            ef = max(64, 2 * k)
-        elif type(ef) is not int or not 0 < ef < 1 << 31:
-            ef = _validate.check_int(ef, name="ef", low=1, high=(1 << 31) - 1)
+        width = 0  # the default
+        if ef is not None:
+            width = _validate.check_int(ef, name="ef", low=1, high=(1 << 31) - 1)
         ids, distances = self._native.search(
             rows,
             k,
-            ef,
+            width,
             single,
             None if filter is None else self._filter(filter),
             1

@@ -3,6 +3,8 @@
 // table, bit for bit, with the rows between pages that may not be touched: once ending
 // at the second, once beginning after the first. Needs no Python, so that it also runs
 // under emulation (.ci/emulate.sh), where ANNX_EXPECT_ISA says what must be chosen.
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -353,6 +355,112 @@ ANNX_TEST(kernels_tiles_equal_a_chain_of_multiply_adds) {
                          kDim, bias.data() + p * tile.rows, limits.data(), sums.data(),
                          hits.data()),
                query_panels);
+    }
+  }
+}
+
+// What is not in doubt is the canonical nearest, no floor is too high, and packing
+// reads nothing outside the rows.
+ANNX_TEST(kernels_lanes_name_the_nearest_or_say_that_they_cannot) {
+  constexpr std::size_t kPoints = 45;
+  Guarded memory(1 << 16);
+  const KernelTable& plain = table_for("scalar");
+  for (const KernelTable* t : others()) {
+    const std::size_t wide = t->tile.rows;
+    const std::size_t queries = t->tile.queries;
+    for (const std::size_t dim : {1, 3, 4, 7, 8, 9, 16, 21, 40}) {
+      for (const std::size_t k : {1, 2, 5, 16, 61}) {
+        const std::string what = label(*t, "nearest_lanes", k, 0, dim);
+        std::vector<float> x = random_floats(kPoints * dim, 3);
+        std::vector<float> c = random_floats(k * dim, 4);
+        // A duplicate, and points on centroids.
+        if (k > 2) std::copy_n(c.data(), dim, c.data() + dim);
+        for (std::size_t p = 0; p < k && p < 3; ++p) {
+          std::copy_n(c.data() + p * dim, dim, x.data() + p * dim);
+        }
+        std::vector<float> centre(dim, 0.25f);
+        const std::size_t padded = (k + queries - 1) / queries * queries;
+        std::vector<float> panels(padded * dim), offsets(padded, kNoCentroid),
+            tags(padded);
+        float farthest = 0;
+        for (std::size_t i = 0; i < k; ++i) {
+          double square = 0;
+          for (std::size_t j = 0; j < dim; ++j) {
+            const float y = c[i * dim + j] - centre[j];
+            panels[(i / queries * dim + j) * queries + i % queries] = -2 * y;
+            square += static_cast<double>(y) * y;
+          }
+          offsets[i] = static_cast<float>(square);
+          farthest = std::max(farthest, offsets[i]);
+          tags[i] = std::bit_cast<float>(static_cast<std::uint32_t>(i));
+        }
+        const LaneScreen screen{panels.data(),
+                                offsets.data(),
+                                tags.data(),
+                                padded / queries,
+                                dim,
+                                static_cast<std::uint32_t>(std::bit_width(k - 1)),
+                                farthest * 1.000001f};
+        std::vector<std::uint32_t> index(kPoints);
+        for (std::size_t i = 0; i < kPoints; ++i) {
+          index[i] = static_cast<std::uint32_t>(i * 7 % kPoints);
+        }
+        const std::size_t bytes = x.size() * sizeof(float);
+        std::memcpy(memory.last(bytes), x.data(), bytes);
+        const auto* rows = reinterpret_cast<const float*>(memory.last(bytes));
+        std::vector<float> lanes((kPoints + wide - 1) / wide * wide * dim);
+        t->pack_lanes(rows, dim, index.data(), kPoints, dim, centre.data(),
+                      lanes.data());
+        std::vector<std::uint32_t> cells(kPoints);
+        std::vector<float> canonical(kPoints);
+        std::size_t doubtful = 0;
+        for (std::size_t at = 0; at < kPoints; at += wide) {
+          std::uint32_t ids[kMaxTileRows];
+          float floors[kMaxTileRows];
+          const std::uint32_t doubt =
+              t->nearest_lanes(lanes.data() + at * dim, screen, ids, floors);
+          for (std::size_t i = at; i < std::min(kPoints, at + wide); ++i) {
+            const float* row = x.data() + index[i] * dim;
+            for (std::size_t j = 0; j < dim; ++j) {
+              CHECK_EQ(lanes[(at * dim) + j * wide + i - at], row[j] - centre[j]);
+            }
+            std::vector<float> squares(k);
+            plain.float_rows[kOpL2][0](row, reinterpret_cast<std::byte*>(c.data()),
+                                       dim * sizeof(float), k, dim, squares.data());
+            const auto best = static_cast<std::size_t>(
+                std::min_element(squares.begin(), squares.end()) - squares.begin());
+            cells[i] = static_cast<std::uint32_t>(best);
+            canonical[i] = squares[best];
+            const bool sure = (doubt >> (i - at) & 1u) == 0;
+            doubtful += sure ? 0 : 1;
+            if (sure && ids[i - at] != best) test::fail(__FILE__, __LINE__, what);
+            for (std::size_t m = 0; m < k; ++m) {
+              if (sure && m == best) continue;
+              double square = 0;
+              for (std::size_t j = 0; j < dim; ++j) {
+                const double d = static_cast<double>(row[j]) - c[m * dim + j];
+                square += d * d;
+              }
+              if (floors[i - at] > square) test::fail(__FILE__, __LINE__, what);
+            }
+          }
+        }
+        // The points on the pair of equal centroids are, and hardly any other is.
+        CHECK(k > 2 ? doubtful >= 2 : doubtful == 0);
+        CHECK(dim < 3 || k < 61 || doubtful < 10);
+        std::vector<float> measured(kPoints);
+        t->pair_distances(rows, dim, index.data(), c.data(), dim, cells.data(), kPoints,
+                          dim, measured.data());
+        check_same(measured, canonical, label(*t, "pair_distances", k, 0, dim));
+        for (std::size_t i = 0; i < kPoints; ++i)
+          index[i] = static_cast<std::uint32_t>(i);
+        std::vector<float> again(kPoints);
+        t->pair_distances(rows, dim, index.data(), c.data(), dim, cells.data(), kPoints,
+                          dim, measured.data());
+        t->pair_distances(rows, dim, nullptr, c.data(), dim, cells.data(), kPoints, dim,
+                          again.data());
+        check_same(measured, again, label(*t, "pair_distances in order", k, 0, dim));
+      }
     }
   }
 }

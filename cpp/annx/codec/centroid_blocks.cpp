@@ -2,7 +2,7 @@
 #include "annx/codec/centroid_blocks.h"
 
 #include <algorithm>
-#include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -33,6 +33,8 @@ constexpr double kUnderflow = 1e-36;
 
 // With fewer dimensions a score costs less than keeping bounds.
 constexpr std::size_t kMinBoundedDim = 20;
+// Points that one thread takes at a time where they lie in lanes.
+constexpr std::size_t kLaneBlock = 512;
 
 double relative_error(std::size_t dim) {
   return (1.05 * static_cast<double>(dim) + 16.0) * 0x1.0p-24;
@@ -118,8 +120,9 @@ struct CentroidBlocks::Worker {
   std::vector<double> square;            // |x'|^2
   std::vector<std::uint32_t> lists;      // [tile][groups], the groups to score
   std::vector<std::uint32_t> list_size;  // [tile]
-  std::vector<float> gap;                // [tile][spans], scored where <= 0
+  std::vector<float> gap;                // [tile][kMaxSpans], scored where <= 0
   std::vector<std::uint32_t> found;      // room for positions below a limit
+  std::vector<float> measured;           // distances to those
   std::vector<float> floor;              // [groups], then [spans]
   std::size_t changed = 0;
 
@@ -130,9 +133,17 @@ struct CentroidBlocks::Worker {
         square(kBlock),
         lists(kBlockTiles * b.groups_),
         list_size(kBlockTiles),
-        gap(kBlockTiles * b.spans_),
-        found(b.keep_scores_ ? b.groups_ * kGroup + 1 : 0),
+        gap(kBlockTiles * kMaxSpans, kInfinity),
+        found(std::max(b.stride_, b.keep_scores_ ? b.groups_ * kGroup : 0)),
         floor(b.stride_) {}
+
+  void list_all(std::size_t groups) {
+    for (std::size_t t = 0; t < kBlockTiles; ++t) {
+      std::iota(lists.begin() + static_cast<std::ptrdiff_t>(t * groups),
+                lists.begin() + static_cast<std::ptrdiff_t>((t + 1) * groups), 0u);
+      list_size[t] = static_cast<std::uint32_t>(groups);
+    }
+  }
 };
 
 CentroidBlocks::CentroidBlocks(MatrixView<float> centroids)
@@ -144,10 +155,12 @@ CentroidBlocks::CentroidBlocks(MatrixView<float> centroids)
   span_ = (groups_ + kMaxSpans - 1) / kMaxSpans;
   spans_ = (groups_ + span_ - 1) / span_;
   keep_scores_ = centroids.rows <= kMaxKeptScores;
+  static_assert(kMaxKeptScores <= std::size_t{1} << kernels::kMaxTagBits);
+  lanes_ = keep_scores_;
   std::vector<std::uint32_t> ids(centroids.rows);
   std::iota(ids.begin(), ids.end(), 0u);
   std::vector<float> scratch;
-  bisect(centroids, ids.data(), ids.size(), scratch);
+  if (bounded_) bisect(centroids, ids.data(), ids.size(), scratch);
   member_.assign(groups_ * kGroup, kNoSlot);
   place_.resize(centroids.rows);
   for (std::size_t i = 0; i < ids.size(); ++i) {
@@ -158,6 +171,16 @@ CentroidBlocks::CentroidBlocks(MatrixView<float> centroids)
   offsets_.resize(groups_ * kGroup);
   reach_.resize(stride_);
   mean_.resize(dim_);
+  if (lanes_) {
+    const std::size_t wide = kernels::active().tile.queries;
+    const std::size_t padded = (centroids.rows + wide - 1) / wide * wide;
+    lane_centroids_.resize(padded * dim_);
+    lane_offsets_.resize(padded, kernels::kNoCentroid);
+    tags_.resize(padded);
+    for (std::size_t c = 0; c < centroids.rows; ++c) {
+      tags_[c] = std::bit_cast<float>(static_cast<std::uint32_t>(c));
+    }
+  }
   repack();
 }
 
@@ -174,17 +197,23 @@ void CentroidBlocks::repack() {
   auto* packed = reinterpret_cast<float*>(packed_.data());
   std::fill(offsets_.begin(), offsets_.end(), kInfinity);
   std::fill(reach_.begin(), reach_.end(), 0.0f);
+  const std::size_t wide = kernels::active().tile.queries;
   for (std::size_t i = 0; i < member_.size(); ++i) {
     if (member_[i] == kNoSlot) continue;
     const float* row = centroids_.row(member_[i]);
     float* column = packed + i / kGroup * dim_ * kGroup + i % kGroup;
+    const std::size_t c = member_[i];
+    float* lane =
+        lanes_ ? lane_centroids_.data() + c / wide * wide * dim_ + c % wide : nullptr;
     double square = 0.0;
     for (std::size_t j = 0; j < dim_; ++j) {
-      const float c = row[j] - mean_[j];
-      column[j * kGroup] = c;
-      square += static_cast<double>(c) * c;
+      const float x = row[j] - mean_[j];
+      column[j * kGroup] = x;
+      if (lanes_) lane[j * wide] = -2.0f * x;
+      square += static_cast<double>(x) * x;
     }
     offsets_[i] = static_cast<float>(square);
+    if (lanes_) lane_offsets_[c] = offsets_[i];
     farthest_ = std::max(farthest_, std::sqrt(square) * (1.0 + 1e-6));
     float& reach = reach_[i / kGroup];
     reach = std::max(reach, static_cast<float>(std::sqrt(square) * (1.0 + 1e-6)));
@@ -285,8 +314,11 @@ void CentroidBlocks::settle(Worker& w, std::size_t p, const float* row, bool mea
       id = c;
     }
   };
-  for (std::size_t g = 0; g < groups_; ++g) {
-    if (floor[g] > limit) continue;
+  const std::size_t near = kernels::active().score_below(
+      floor, stride_, std::nextafter(limit, kInfinity), w.found.data());
+  for (std::size_t i = 0; i < near; ++i) {
+    const std::size_t g = w.found[i];
+    if (g >= groups_) break;
     const float* scores = lanes(w, p, g);
     const float most = limit + (minima[g] - floor[g]);
     for (std::size_t l = 0; l < kGroup; ++l) {
@@ -325,11 +357,12 @@ void CentroidBlocks::pick(Worker& w, std::size_t p, const float* row, bool measu
     id = found[0];
     return;
   }
+  w.measured.resize(n);
+  table.float_gather[kernels::kOpL2][0](
+      row, reinterpret_cast<const std::byte*>(centroids_.data),
+      centroids_.stride * sizeof(float), found, n, dim_, w.measured.data());
   for (std::size_t i = 0; i < n; ++i) {
-    float d;
-    table.float_gather[kernels::kOpL2][0](
-        row, reinterpret_cast<const std::byte*>(centroids_.data),
-        centroids_.stride * sizeof(float), found + i, 1, dim_, &d);
+    const float d = w.measured[i];
     if (d < distance || (d == distance && found[i] < id)) {
       distance = d;
       id = found[i];
@@ -342,7 +375,7 @@ void CentroidBlocks::pick(Worker& w, std::size_t p, const float* row, bool measu
 void CentroidBlocks::renew(Worker& w, std::size_t p, std::uint32_t id,
                            float* bounds) const {
   float* floor = w.floor.data();
-  const float* gap = w.gap.data() + p / kScorePoints * spans_;
+  const float* gap = w.gap.data() + p / kScorePoints * kMaxSpans;
   const std::size_t own = place_[id] / kGroup;
   if (gap[own / span_] <= 0.0f) {
     const float* scores = lanes(w, p, own);
@@ -366,18 +399,16 @@ void CentroidBlocks::nearest(MatrixView<float> rows, std::uint32_t* ids,
                              float* distances, std::size_t threads,
                              Monitor* monitor) const {
   threads = resolve_threads(threads);
+  if (lanes_) {
+    nearest_by_lanes(rows, ids, distances, threads, monitor);
+    return;
+  }
   std::vector<std::vector<Worker>> workers(threads);
   parallel_for(
       rows.rows, threads, kBlock,
       [&](std::size_t begin, std::size_t end, std::size_t worker) {
         if (workers[worker].empty()) {
-          workers[worker].emplace_back(*this);
-          Worker& fresh = workers[worker].front();
-          for (std::size_t t = 0; t < kBlockTiles; ++t) {
-            std::uint32_t* list = fresh.lists.data() + t * groups_;
-            std::iota(list, list + groups_, 0u);
-            fresh.list_size[t] = static_cast<std::uint32_t>(groups_);
-          }
+          workers[worker].emplace_back(*this).list_all(groups_);
         }
         Worker& w = workers[worker].front();
         const std::size_t count = end - begin;
@@ -401,8 +432,209 @@ void CentroidBlocks::nearest(MatrixView<float> rows, std::uint32_t* ids,
       monitor);
 }
 
+kernels::LaneScreen CentroidBlocks::screen() const {
+  return {.centroids = lane_centroids_.data(),
+          .offsets = lane_offsets_.data(),
+          .tags = tags_.data(),
+          .panels = lane_offsets_.size() / kernels::active().tile.queries,
+          .dim = dim_,
+          .tag_bits = static_cast<std::uint32_t>(std::bit_width(centroids_.rows - 1)),
+          .farthest = static_cast<float>(farthest_ * farthest_ * (1.0 + 1e-6))};
+}
+
+void CentroidBlocks::look_again(MatrixView<float> rows,
+                                std::span<const std::uint32_t> which,
+                                std::uint32_t* ids) const {
+  if (which.empty()) return;
+  Worker w(*this);
+  w.list_all(groups_);
+  // What is in doubt is often one point many times, as where pictures have a margin.
+  std::vector<std::uint32_t> distinct, same(which.size());
+  for (std::size_t i = 0; i < which.size(); ++i) {
+    const float* row = rows.row(which[i]);
+    if (distinct.empty() || !std::equal(row, row + dim_, rows.row(distinct.back()))) {
+      distinct.push_back(which[i]);
+    }
+    same[i] = distinct.back();
+  }
+  for (std::size_t begin = 0; begin < distinct.size(); begin += kBlock) {
+    const std::size_t count = std::min(kBlock, distinct.size() - begin);
+    for (std::size_t p = 0; p < count; ++p) {
+      center(rows.row(distinct[begin + p]), w.points.data() + p * dim_, w.square[p]);
+    }
+    score(w, count, false);
+    for (std::size_t p = 0; p < count; ++p) {
+      const std::uint32_t at = distinct[begin + p];
+      float distance;
+      pick(w, p, rows.row(at), false, ids[at], distance);
+    }
+  }
+  for (std::size_t i = 0; i < which.size(); ++i) ids[which[i]] = ids[same[i]];
+}
+
+void CentroidBlocks::nearest_by_lanes(MatrixView<float> rows, std::uint32_t* ids,
+                                      float* distances, std::size_t threads,
+                                      Monitor* monitor) const {
+  const auto& table = kernels::active();
+  const std::size_t wide = table.tile.rows;
+  const kernels::LaneScreen with = screen();
+  parallel_for(
+      rows.rows, threads, kLaneBlock,
+      [&](std::size_t begin, std::size_t end, std::size_t) {
+        std::vector<float> panel(wide * dim_);
+        std::vector<std::uint32_t> doubtful;
+        std::uint32_t found[kernels::kMaxTileRows];
+        for (std::size_t at = begin; at < end; at += wide) {
+          const std::size_t count = std::min(wide, end - at);
+          table.pack_lanes(rows.row(at), rows.stride, nullptr, count, dim_,
+                           mean_.data(), panel.data());
+          const std::uint32_t doubt =
+              table.nearest_lanes(panel.data(), with, found, nullptr);
+          for (std::size_t i = 0; i < count; ++i) {
+            ids[at + i] = found[i];
+            if ((doubt >> i & 1u) != 0) {
+              doubtful.push_back(static_cast<std::uint32_t>(at + i));
+            }
+          }
+        }
+        look_again(rows, doubtful, ids);
+        if (distances == nullptr) return;
+        table.pair_distances(rows.row(begin), rows.stride, nullptr, centroids_.data,
+                             centroids_.stride, ids + begin, end - begin, dim_,
+                             distances + begin);
+      },
+      monitor);
+}
+
+// For each centroid a lower bound of its distance to the nearest other one.
+std::vector<float> CentroidBlocks::gaps_between() const {
+  const auto& table = kernels::active();
+  const std::size_t wide = table.tile.rows;
+  const kernels::LaneScreen with = screen();
+  std::vector<float> panel(wide * dim_);
+  std::vector<float> gaps(centroids_.rows);
+  std::uint32_t found[kernels::kMaxTileRows];
+  float floors[kernels::kMaxTileRows];
+  for (std::size_t at = 0; at < centroids_.rows; at += wide) {
+    const std::size_t count = std::min(wide, centroids_.rows - at);
+    table.pack_lanes(centroids_.row(at), centroids_.stride, nullptr, count, dim_,
+                     mean_.data(), panel.data());
+    table.nearest_lanes(panel.data(), with, found, floors);
+    for (std::size_t i = 0; i < count; ++i) {
+      // Found another one: as near as itself.
+      if (found[i] != at + i) continue;
+      gaps[at + i] = std::sqrt(floors[i]) * (1.0f - 0x1.0p-22f);
+    }
+  }
+  return gaps;
+}
+
+std::size_t CentroidBlocks::improve_by_lanes(Cells& cells,
+                                             const std::vector<double>& moves,
+                                             std::size_t threads,
+                                             Monitor* monitor) const {
+  threads = resolve_threads(threads);
+  const auto& table = kernels::active();
+  const std::size_t wide = table.tile.rows;
+  const kernels::LaneScreen with = screen();
+  const std::size_t n = cells.order.size();
+  const bool first = !cells.started;
+  if (first) cells.bounds = AlignedBuffer(n * sizeof(float));
+  auto* bounds = reinterpret_cast<float*>(cells.bounds.data());
+  // Every other centroid has moved by at most this: the farthest move, or the next
+  // where that is the point's own centroid.
+  std::size_t farthest = 0;
+  double most = 0.0;
+  double next = 0.0;
+  for (std::size_t c = 0; c < moves.size(); ++c) {
+    if (moves[c] > most) {
+      next = most;
+      most = moves[c];
+      farthest = c;
+    } else {
+      next = std::max(next, moves[c]);
+    }
+  }
+  const auto drift = static_cast<float>(most * (1.0 + 1e-6));
+  const auto own_drift = static_cast<float>(next * (1.0 + 1e-6));
+  const std::vector<float> gaps = first ? std::vector<float>() : gaps_between();
+  const float widen = 1.0f + (static_cast<float>(dim_) / 32.0f + 16.0f) * 0x1.0p-22f;
+  std::vector<std::size_t> changed(threads);
+  parallel_for(
+      n, threads, kLaneBlock,
+      [&](std::size_t begin, std::size_t end, std::size_t worker) {
+        std::uint32_t open[kLaneBlock];  // positions to be screened
+        std::size_t count = 0;
+        std::uint32_t* cell = cells.cell.data();
+        float* distance = cells.distance.data();
+        if (first) {
+          for (; count < end - begin; ++count) {
+            open[count] = static_cast<std::uint32_t>(begin + count);
+          }
+        } else {
+          table.pair_distances(cells.row(begin), dim_, nullptr, centroids_.data,
+                               centroids_.stride, cell + begin, end - begin, dim_,
+                               distance + begin);
+          for (std::size_t p = begin; p < end; ++p) {
+            const std::uint32_t own = cell[p];
+            const float need = std::sqrt(distance[p]) * widen + 1e-18f;
+            const float lower = (bounds[p] - (own == farthest ? own_drift : drift)) *
+                                (1.0f - 0x1.0p-22f);
+            bounds[p] = lower;
+            // The others lie at least the gap between centroids away from the own one.
+            const float around = (gaps[own] - need) * (1.0f - 0x1.0p-22f);
+            open[count] = static_cast<std::uint32_t>(p);
+            count += need < std::max(lower, around) ? 0 : 1;
+          }
+        }
+        std::vector<float> panel(wide * dim_);
+        std::uint32_t found[kernels::kMaxTileRows];
+        float floors[kernels::kMaxTileRows];
+        std::vector<std::uint32_t> doubtful, moved;
+        for (std::size_t at = 0; at < count; at += wide) {
+          const std::size_t held = std::min(wide, count - at);
+          table.pack_lanes(cells.row(0), dim_, open + at, held, dim_, mean_.data(),
+                           panel.data());
+          const std::uint32_t doubt =
+              table.nearest_lanes(panel.data(), with, found, floors);
+          for (std::size_t i = 0; i < held; ++i) {
+            const std::uint32_t p = open[at + i];
+            bounds[p] = std::sqrt(floors[i]) * (1.0f - 0x1.0p-22f);
+            if ((doubt >> i & 1u) != 0) {
+              doubtful.push_back(p);
+            } else if (found[i] != cell[p]) {
+              cell[p] = found[i];
+              moved.push_back(p);
+            }
+          }
+        }
+        if (!doubtful.empty()) {
+          std::vector<std::uint32_t> old(doubtful.size());
+          for (std::size_t i = 0; i < old.size(); ++i) old[i] = cell[doubtful[i]];
+          look_again({cells.row(0), n, dim_, dim_}, doubtful, cell);
+          for (std::size_t i = 0; i < old.size(); ++i) {
+            if (old[i] != cell[doubtful[i]]) moved.push_back(doubtful[i]);
+          }
+        }
+        changed[worker] += moved.size();
+        // By position and cell at once: both lists are short or the whole block.
+        std::uint32_t to[kLaneBlock];
+        float measured[kLaneBlock];
+        for (std::size_t i = 0; i < moved.size(); ++i) to[i] = cell[moved[i]];
+        table.pair_distances(cells.row(0), dim_, moved.data(), centroids_.data,
+                             centroids_.stride, to, moved.size(), dim_, measured);
+        for (std::size_t i = 0; i < moved.size(); ++i) {
+          distance[moved[i]] = measured[i];
+        }
+      },
+      monitor);
+  cells.started = true;
+  return std::accumulate(changed.begin(), changed.end(), std::size_t{0});
+}
+
 std::size_t CentroidBlocks::improve(Cells& cells, const std::vector<double>& moves,
                                     std::size_t threads, Monitor* monitor) const {
+  if (!bounded_ && lanes_) return improve_by_lanes(cells, moves, threads, monitor);
   if (!bounded_) {
     const std::size_t n = cells.order.size();
     std::vector<std::uint32_t> before(n);
@@ -416,7 +648,7 @@ std::size_t CentroidBlocks::improve(Cells& cells, const std::vector<double>& mov
     return changed;
   }
   threads = resolve_threads(threads);
-  const auto gather = kernels::active().float_gather[kernels::kOpL2][0];
+  const auto& table = kernels::active();
   const std::size_t n = cells.order.size();
   const bool first = !cells.started;
   if (first) cells.bounds = AlignedBuffer(n * spans_ * sizeof(float));
@@ -438,26 +670,31 @@ std::size_t CentroidBlocks::improve(Cells& cells, const std::vector<double>& mov
         Worker& w = workers[worker].front();
         const std::size_t count = end - begin;
         const std::size_t tiles = (count + kScorePoints - 1) / kScorePoints;
-        std::fill(w.gap.begin(), w.gap.end(), first ? 0.0f : kInfinity);
+        for (std::size_t t = 0; t < tiles; ++t) {
+          std::fill_n(w.gap.data() + t * kMaxSpans, spans_, first ? 0.0f : kInfinity);
+        }
+        if (!first) {
+          table.pair_distances(cells.row(begin), dim_, nullptr, centroids_.data,
+                               centroids_.stride, &cells.cell[begin], count, dim_,
+                               &cells.distance[begin]);
+        }
         for (std::size_t p = 0; p < count && !first; ++p) {
-          float& distance = cells.distance[begin + p];
-          gather(cells.row(begin + p),
-                 reinterpret_cast<const std::byte*>(centroids_.data),
-                 centroids_.stride * sizeof(float), &cells.cell[begin + p], 1, dim_,
-                 &distance);
-          const float need = std::sqrt(distance) * widen + 1e-18f;
-          kernels::active().drift_bounds(all_bounds + (begin + p) * spans_,
-                                         drift.data(), spans_, need,
-                                         w.gap.data() + p / kScorePoints * spans_);
+          const float need = std::sqrt(cells.distance[begin + p]) * widen + 1e-18f;
+          table.drift_bounds(all_bounds + (begin + p) * spans_, drift.data(), spans_,
+                             need, w.gap.data() + p / kScorePoints * kMaxSpans);
         }
         for (std::size_t t = 0; t < tiles; ++t) {
-          const float* gap = w.gap.data() + t * spans_;
+          // No gap is the least number above zero, or it would do no harm.
+          std::uint32_t open[kMaxSpans];
+          const std::size_t spans = kernels::active().score_below(
+              w.gap.data() + t * kMaxSpans, kMaxSpans,
+              std::numeric_limits<float>::denorm_min(), open);
           std::uint32_t* list = w.lists.data() + t * groups_;
           std::uint32_t size = 0;
-          for (std::size_t s = 0; s < spans_; ++s) {
-            if (gap[s] > 0.0f) continue;
-            const std::size_t to = std::min(groups_, (s + 1) * span_);
-            for (std::size_t g = s * span_; g < to; ++g) {
+          for (std::size_t s = 0; s < spans; ++s) {
+            const std::size_t to =
+                std::min<std::size_t>(groups_, (open[s] + 1) * span_);
+            for (std::size_t g = open[s] * span_; g < to; ++g) {
               list[size++] = static_cast<std::uint32_t>(g);
             }
           }
@@ -540,10 +777,11 @@ void CentroidBlocks::sort(Cells& cells) const {
 
 void CentroidBlocks::forget(Cells& cells,
                             const std::vector<std::uint32_t>& positions) const {
-  if (!bounded_) return;
+  if (!bounded_ && !lanes_) return;
   auto* bounds = reinterpret_cast<float*>(cells.bounds.data());
+  const std::size_t each = bounded_ ? spans_ : 1;
   for (const std::uint32_t p : positions) {
-    std::fill_n(bounds + p * spans_, spans_, 0.0f);
+    std::fill_n(bounds + p * each, each, 0.0f);
   }
 }
 

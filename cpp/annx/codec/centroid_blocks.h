@@ -20,16 +20,25 @@
 // New here is that points are kept in the order of their cells and alike centroids
 // share a group, so that whole register tiles drop out together.
 //
-// Memory: k d floats here, 4 * spans (at most 256 bytes) a point for the bounds.
+// With few dimensions a score costs less than a bound for each span, and choosing the
+// least score as much as computing it. Then points lie in lanes
+// (kernels/nearest.inc.h): the two least scores name the nearest centroid or leave it
+// in doubt, in which case the way above decides; the second one is also a lower bound
+// for all other centroids (Hamerly, 2010), and points that need no scores are left out
+// of the panels.
+//
+// Memory: 2 k d floats here, 4 * spans (at most 256 bytes) a point for the bounds.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "annx/base/aligned_buffer.h"
 #include "annx/base/matrix_view.h"
 #include "annx/base/parallel.h"
+#include "annx/kernels/table.h"
 
 namespace annx::codec {
 
@@ -70,6 +79,15 @@ class CentroidBlocks {
   std::size_t improve(Cells& cells, const std::vector<double>& moves,
                       std::size_t threads, Monitor* monitor = nullptr) const;
 
+  // For callers that lay out points themselves: panels of rows less mean(), screened
+  // by the kernel; rows left in doubt are decided by look_again(), which sets ids[w]
+  // for every w of `which`. Only where lanes().
+  bool lanes() const { return lanes_; }
+  std::span<const float> mean() const { return mean_; }
+  kernels::LaneScreen screen() const;
+  void look_again(MatrixView<float> rows, std::span<const std::uint32_t> which,
+                  std::uint32_t* ids) const;
+
   // Orders the points by the place of their cell among the groups.
   void sort(Cells& cells) const;
 
@@ -80,6 +98,11 @@ class CentroidBlocks {
  private:
   struct Worker;
 
+  void nearest_by_lanes(MatrixView<float> rows, std::uint32_t* ids, float* distances,
+                        std::size_t threads, Monitor* monitor) const;
+  std::size_t improve_by_lanes(Cells& cells, const std::vector<double>& moves,
+                               std::size_t threads, Monitor* monitor) const;
+  std::vector<float> gaps_between() const;
   void center(const float* row, float* out, double& square) const;
   void score(Worker& w, std::size_t count, bool minima) const;
   void pick(Worker& w, std::size_t p, const float* row, bool measured,
@@ -93,7 +116,8 @@ class CentroidBlocks {
   std::size_t dim_ = 0;
   std::size_t groups_ = 0;
   std::size_t stride_ = 0;  // groups, padded to a multiple of 16
-  bool bounded_ = true;     // whether improve() keeps bounds
+  bool bounded_ = true;     // whether improve() keeps a bound for each span
+  bool lanes_ = true;       // whether points can be screened in lanes
   std::size_t span_ = 1;    // groups that share a bound
   std::size_t spans_ = 1;
   bool keep_scores_ = true;
@@ -104,6 +128,10 @@ class CentroidBlocks {
   std::vector<float> offsets_;  // [group][lane] |c'|^2, +inf for padding
   double farthest_ = 0.0;       // the largest |c'| of all
   std::vector<float> reach_;    // [group] the largest |c'|
+  // As LaneScreen has them.
+  std::vector<float> lane_centroids_;
+  std::vector<float> lane_offsets_;
+  std::vector<float> tags_;
 };
 
 }  // namespace annx::codec

@@ -18,7 +18,10 @@ namespace {
 // Streams of random numbers: the sample, and the seeds of the segments.
 constexpr std::uint64_t kSampleStream = 0;
 constexpr std::uint64_t kSeedStream = 1;
-constexpr std::size_t kEncodeRows = 1536;
+// So many rows are coded together, in strips of so many dimensions (or one segment, if
+// it is longer): a strip of panels stays in the second-level cache.
+constexpr std::size_t kEncodeRows = 256;
+constexpr std::size_t kStripDims = 64;
 
 std::string of(std::size_t n) { return std::to_string(n); }
 
@@ -96,8 +99,8 @@ MatrixView<float> ProductQuantizer::codebook(std::size_t segment) const {
 }
 
 std::size_t ProductQuantizer::memory_bytes() const {
-  // The codebooks, and the same again packed for encoding.
-  return codebooks_.capacity_bytes() + options_.dim * n_centroids() * sizeof(float);
+  // The codebooks, and the same twice again packed for encoding.
+  return codebooks_.capacity_bytes() + 2 * options_.dim * n_centroids() * sizeof(float);
 }
 
 void ProductQuantizer::prepare(storage::Array<float> codebooks) {
@@ -159,6 +162,64 @@ void ProductQuantizer::train(MatrixView<float> rows, std::size_t threads,
   prepare(std::move(codebooks));
 }
 
+// Segments are screened in strips: whole vector registers of elements are turned into
+// lanes at a time, whatever the length of a segment.
+void ProductQuantizer::encode_block(MatrixView<float> rows, std::uint8_t* codes) const {
+  const auto& table = kernels::active();
+  const std::size_t wide = table.tile.rows;
+  const std::size_t bytes = code_bytes();
+  const std::size_t panels = (rows.rows + wide - 1) / wide;
+  std::vector<float> lanes, centre;
+  std::vector<std::uint32_t> ids(panels * wide), doubtful;
+  for (std::size_t l = 0; l < options_.n_segments;) {
+    const std::size_t first = l;
+    do {
+      const auto mean = blocks_[l++]->mean();
+      if (l == first + 1) centre.clear();
+      centre.insert(centre.end(), mean.begin(), mean.end());
+    } while (l < options_.n_segments && starts_[l + 1] - starts_[first] <= kStripDims);
+    const std::size_t strip = centre.size();
+    lanes.resize(panels * wide * strip);
+    table.pack_lanes(rows.data + starts_[first], rows.stride, nullptr, rows.rows, strip,
+                     centre.data(), lanes.data());
+    for (std::size_t segment = first; segment < l; ++segment) {
+      const CentroidBlocks& blocks = *blocks_[segment];
+      const kernels::LaneScreen screen = blocks.screen();
+      const float* from = lanes.data() + (starts_[segment] - starts_[first]) * wide;
+      doubtful.clear();
+      for (std::size_t at = 0; at < rows.rows; at += wide) {
+        std::uint32_t doubt =
+            table.nearest_lanes(from + at * strip, screen, ids.data() + at, nullptr);
+        for (std::size_t i = at; doubt != 0; ++i, doubt >>= 1) {
+          if ((doubt & 1u) != 0 && i < rows.rows) {
+            doubtful.push_back(static_cast<std::uint32_t>(i));
+          }
+        }
+      }
+      blocks.look_again(
+          {rows.data + starts_[segment], rows.rows, screen.dim, rows.stride}, doubtful,
+          ids.data());
+      if (options_.n_bits == 8) {
+        std::uint8_t* out = codes + segment;
+        for (std::size_t i = 0; i < rows.rows; ++i) {
+          out[i * bytes] = static_cast<std::uint8_t>(ids[i]);
+        }
+        continue;
+      }
+      std::uint8_t* out = codes + segment / 2;
+      if (segment % 2 == 0) {
+        for (std::size_t i = 0; i < rows.rows; ++i) {
+          out[i * bytes] = static_cast<std::uint8_t>(ids[i]);
+        }
+      } else {
+        for (std::size_t i = 0; i < rows.rows; ++i) {
+          out[i * bytes] = static_cast<std::uint8_t>(out[i * bytes] | ids[i] << 4);
+        }
+      }
+    }
+  }
+}
+
 void ProductQuantizer::encode(MatrixView<float> rows, std::uint8_t* codes,
                               std::size_t threads, Monitor* monitor) const {
   require_trained();
@@ -177,25 +238,7 @@ void ProductQuantizer::encode(MatrixView<float> rows, std::uint8_t* codes,
           normalize_rows(part, unit.data(), 1);
           part = {unit.data(), count, rows.cols, rows.cols};
         }
-        std::vector<std::uint32_t> ids(count);
-        std::uint8_t* out = codes + begin * bytes;
-        if (options_.n_bits == 4) std::fill_n(out, count * bytes, std::uint8_t{0});
-        for (std::size_t l = 0; l < options_.n_segments; ++l) {
-          blocks_[l]->nearest(
-              {part.data + starts_[l], count, starts_[l + 1] - starts_[l], part.stride},
-              ids.data(), nullptr, 1);
-          if (options_.n_bits == 8) {
-            for (std::size_t i = 0; i < count; ++i) {
-              out[i * bytes + l] = static_cast<std::uint8_t>(ids[i]);
-            }
-          } else {
-            const unsigned shift = l % 2 == 0 ? 0 : 4;
-            for (std::size_t i = 0; i < count; ++i) {
-              std::uint8_t& byte = out[i * bytes + l / 2];
-              byte = static_cast<std::uint8_t>(byte | ids[i] << shift);
-            }
-          }
-        }
+        encode_block(part, codes + begin * bytes);
       },
       monitor);
 }

@@ -103,6 +103,7 @@ class ProductQuantizer {
   void require_trained() const;
   void require_dim(MatrixView<float> rows, const char* argument) const;
   void prepare(storage::Array<float> codebooks);
+  void encode_block(MatrixView<float> rows, std::uint8_t* codes) const;
   template <class Terms>
   void sum_terms(const std::uint8_t* codes, std::size_t count, const Terms& terms,
                  float* out) const;

@@ -13,18 +13,6 @@
 #include "annx/storage/check.h"
 
 namespace annx::index {
-namespace {
-
-void check_ids_unique(std::span<const std::int64_t> ids) {
-  std::vector<std::int64_t> sorted(ids.begin(), ids.end());
-  std::sort(sorted.begin(), sorted.end());
-  const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
-  if (twice == sorted.end()) return;
-  throw InvalidArgument("ids holds " + std::to_string(*twice) +
-                        " more than once; ids must be unique");
-}
-
-}  // namespace
 
 FlatIndex::FlatIndex(std::size_t dim, Metric metric, DType dtype)
     : dim_(dim), metric_(metric), dtype_(dtype), stride_(row_bytes(dtype, dim)) {
@@ -97,13 +85,8 @@ void FlatIndex::add(RowsView rows, const std::int64_t* ids, std::int64_t* out) {
 
 void FlatIndex::upsert(RowsView rows, const std::int64_t* ids) {
   storage::check_rows(dtype_, rows, dim_, "vectors");
-  check_ids_unique({ids, rows.rows});
   const std::unique_lock lock(mutex_);
-  std::vector<std::int64_t> fresh;
-  for (std::size_t i = 0; i < rows.rows; ++i) {
-    if (!ids_.contains(ids[i])) fresh.push_back(ids[i]);
-  }
-  ids_.check(fresh.size(), fresh.data());
+  const auto fresh = ids_.missing({ids, rows.rows});
   const std::size_t before = ids_.slots();
   const std::size_t after = before + fresh.size();
   rows_.resize(after * stride_);
@@ -120,21 +103,14 @@ void FlatIndex::upsert(RowsView rows, const std::int64_t* ids) {
 }
 
 void FlatIndex::remove(std::span<const std::int64_t> ids) {
-  check_ids_unique(ids);
   const std::unique_lock lock(mutex_);
-  for (const std::int64_t id : ids) ids_.slot_of(id);
   if (ids.empty()) return;
   std::uint8_t* rows = rows_.mutable_data();
   float* norms = metric_ == Metric::kCosine ? norms_.mutable_data() : nullptr;
-  for (const std::int64_t id : ids) {
-    const std::uint32_t slot = ids_.remove(id);
-    const std::size_t last = ids_.slots() - 1;
-    if (slot != last) {
-      std::memcpy(rows + slot * stride_, rows + last * stride_, stride_);
-      if (norms != nullptr) norms[slot] = norms[last];
-    }
-    ids_.pop_into(slot);
-  }
+  ids_.remove_dense(ids, [&](std::size_t last, std::size_t slot) {
+    std::memcpy(rows + slot * stride_, rows + last * stride_, stride_);
+    if (norms != nullptr) norms[slot] = norms[last];
+  });
   rows_.resize(ids_.slots() * stride_);
   if (norms != nullptr) norms_.resize(ids_.slots());
   version_.fetch_add(1, std::memory_order_release);
@@ -155,20 +131,12 @@ void FlatIndex::get(std::span<const std::int64_t> ids, std::byte* out) const {
 
 std::size_t FlatIndex::ids(std::int64_t* out, std::size_t room) const {
   const std::shared_lock lock(mutex_);
-  const std::size_t n = std::min(room, ids_.slots());
-  for (std::size_t i = 0; i < n; ++i)
-    out[i] = ids_.id_of(static_cast<std::uint32_t>(i));
-  return n;
+  return ids_.copy_ids(out, room);
 }
 
 storage::SlotSet FlatIndex::slot_set(std::span<const std::int64_t> ids) const {
   const std::shared_lock lock(mutex_);
-  storage::SlotSet set(ids_.slots(), version());
-  for (const std::int64_t id : ids) {
-    const std::uint32_t slot = ids_.find(id);
-    if (slot != kNoSlot) set.insert(slot);
-  }
-  return set;
+  return ids_.slots_of(ids, version());
 }
 
 search::RowSet FlatIndex::row_set() const {
@@ -234,11 +202,9 @@ void FlatIndex::save_to(storage::FileWriter& writer) const {
   writer.text("metric", name_of(metric_));
   writer.text("dtype", name_of(dtype_));
   writer.number("count", ids_.slots());
-  writer.number("next_id", static_cast<std::uint64_t>(ids_.next_id()));
-  writer.number("identity", ids_.ids().empty() ? 1 : 0);
   writer.add("rows", rows_.bytes());
   if (metric_ == Metric::kCosine) writer.add("norms", norms_.bytes());
-  if (!ids_.ids().empty()) writer.add("ids", ids_.ids().bytes());
+  ids_.save_to(writer);
 }
 
 FlatIndex FlatIndex::load_from(const storage::FileReader& reader) {
@@ -255,9 +221,6 @@ FlatIndex FlatIndex::load_from(const storage::FileReader& reader) {
       parsed("dtype", [](const std::string& t) { return parse_dtype(t); });
   const std::size_t dim = reader.number("dim", 1, (1u << 24) - 1);
   const std::size_t count = reader.number("count", 0, storage::IdMap::kMaxSlots);
-  const auto next_id = static_cast<std::int64_t>(
-      reader.number("next_id", 0, std::numeric_limits<std::int64_t>::max()));
-  const bool identity = reader.number("identity", 0, 1) != 0;
   std::optional<FlatIndex> index;
   try {
     index.emplace(dim, metric, dtype);
@@ -267,14 +230,7 @@ FlatIndex FlatIndex::load_from(const storage::FileReader& reader) {
   // dim is below 2^24 and count below 2^32: no product overflows.
   index->rows_ = reader.array<std::uint8_t>("rows", count * index->stride_);
   if (metric == Metric::kCosine) index->norms_ = reader.array<float>("norms", count);
-  storage::Array<std::int64_t> ids;
-  if (!identity) ids = reader.array<std::int64_t>("ids", count);
-  try {
-    index->ids_ = storage::IdMap::restore(count, next_id, std::move(ids));
-  } catch (const FormatError& error) {
-    reader.fail("ids", error.what());
-  }
-  reader.require(index->ids_.size() == count, "ids", "a slot without an id");
+  index->ids_ = storage::IdMap::load_from(reader, count);
   return std::move(*index);
 }
 

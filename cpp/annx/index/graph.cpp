@@ -522,12 +522,7 @@ std::vector<std::int64_t> GraphIndex::ids() const {
 
 storage::SlotSet GraphIndex::slot_set(std::span<const std::int64_t> ids) const {
   const auto lock = lock_.read();
-  storage::SlotSet set(ids_.slots(), ids_.slots());
-  for (const std::int64_t id : ids) {
-    const std::uint32_t slot = ids_.find(id);
-    if (slot != kNoSlot) set.insert(slot);
-  }
-  return set;
+  return ids_.slots_of(ids, ids_.slots());
 }
 
 void GraphIndex::save_to(storage::FileWriter& file) const {

@@ -28,15 +28,6 @@ void check_values(MatrixView<float> rows, const char* argument) {
   storage::check_rows(DType::kFloat32, bytes_of(rows), rows.cols, argument);
 }
 
-void check_unique(std::span<const std::int64_t> ids) {
-  std::vector<std::int64_t> sorted(ids.begin(), ids.end());
-  std::sort(sorted.begin(), sorted.end());
-  const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
-  if (twice == sorted.end()) return;
-  throw InvalidArgument("ids holds " + std::to_string(*twice) +
-                        " more than once; ids must be unique");
-}
-
 }  // namespace
 
 PQFlatIndex::PQFlatIndex(const codec::ProductOptions& options) : pq_(options) {}
@@ -113,13 +104,8 @@ void PQFlatIndex::add(MatrixView<float> rows, const std::int64_t* ids,
 
 void PQFlatIndex::upsert(MatrixView<float> rows, const std::int64_t* ids) {
   check_values(rows, "vectors");
-  check_unique({ids, rows.rows});
   const std::unique_lock lock(mutex_);
-  std::vector<std::int64_t> fresh;
-  for (std::size_t i = 0; i < rows.rows; ++i) {
-    if (!ids_.contains(ids[i])) fresh.push_back(ids[i]);
-  }
-  ids_.check(fresh.size(), fresh.data());
+  const auto fresh = ids_.missing({ids, rows.rows});
   std::vector<std::uint8_t> codes(rows.rows * pq_.code_bytes());
   pq_.encode(rows, codes.data(), 1, nullptr);
   const std::size_t before = ids_.slots();
@@ -137,25 +123,18 @@ void PQFlatIndex::upsert(MatrixView<float> rows, const std::int64_t* ids) {
 }
 
 void PQFlatIndex::remove(std::span<const std::int64_t> ids) {
-  check_unique(ids);
   const std::unique_lock lock(mutex_);
-  for (const std::int64_t id : ids) ids_.slot_of(id);
   if (ids.empty()) return;
   const std::size_t dim = options().dim;
   const std::size_t bytes = pq_.code_bytes();
   std::uint8_t* codes = codes_.mutable_data();
   float* rows = rows_.mutable_data();
   float* norms = options().metric == Metric::kCosine ? norms_.mutable_data() : nullptr;
-  for (const std::int64_t id : ids) {
-    const std::uint32_t slot = ids_.remove(id);
-    const std::size_t last = ids_.slots() - 1;
-    if (slot != last) {
-      std::copy_n(rows + last * dim, dim, rows + slot * dim);
-      std::copy_n(codes + last * bytes, bytes, codes + slot * bytes);
-      if (norms != nullptr) norms[slot] = norms[last];
-    }
-    ids_.pop_into(slot);
-  }
+  ids_.remove_dense(ids, [&](std::size_t last, std::size_t slot) {
+    std::copy_n(rows + last * dim, dim, rows + slot * dim);
+    std::copy_n(codes + last * bytes, bytes, codes + slot * bytes);
+    if (norms != nullptr) norms[slot] = norms[last];
+  });
   resize(ids_.slots());
   version_.fetch_add(1, std::memory_order_release);
 }
@@ -176,21 +155,12 @@ void PQFlatIndex::get(std::span<const std::int64_t> ids, std::byte* out) const {
 
 std::size_t PQFlatIndex::ids(std::int64_t* out, std::size_t room) const {
   const std::shared_lock lock(mutex_);
-  const std::size_t n = std::min(room, ids_.slots());
-  for (std::size_t i = 0; i < n; ++i) {
-    out[i] = ids_.id_of(static_cast<std::uint32_t>(i));
-  }
-  return n;
+  return ids_.copy_ids(out, room);
 }
 
 storage::SlotSet PQFlatIndex::slot_set(std::span<const std::int64_t> ids) const {
   const std::shared_lock lock(mutex_);
-  storage::SlotSet set(ids_.slots(), version());
-  for (const std::int64_t id : ids) {
-    const std::uint32_t slot = ids_.find(id);
-    if (slot != kNoSlot) set.insert(slot);
-  }
-  return set;
+  return ids_.slots_of(ids, version());
 }
 
 search::RowSet PQFlatIndex::row_set() const {
@@ -309,12 +279,10 @@ void PQFlatIndex::save_to(storage::FileWriter& writer) const {
   writer.keep(std::shared_lock(mutex_));
   pq_.save_to(writer);
   writer.number("count", ids_.slots());
-  writer.number("next_id", static_cast<std::uint64_t>(ids_.next_id()));
-  writer.number("identity", ids_.ids().empty() ? 1 : 0);
   writer.add("codes", codes_.bytes());
   writer.add("rows", rows_.bytes());
   if (options().metric == Metric::kCosine) writer.add("norms", norms_.bytes());
-  if (!ids_.ids().empty()) writer.add("ids", ids_.ids().bytes());
+  ids_.save_to(writer);
 }
 
 PQFlatIndex PQFlatIndex::load_from(const storage::FileReader& reader) {
@@ -323,24 +291,13 @@ PQFlatIndex PQFlatIndex::load_from(const storage::FileReader& reader) {
   index.pq_ = std::move(pq);
   const std::size_t count = reader.number("count", 0, storage::IdMap::kMaxSlots);
   reader.require(count == 0 || index.pq_.trained(), "meta", "codes without codebooks");
-  const auto next_id = static_cast<std::int64_t>(
-      reader.number("next_id", 0, std::numeric_limits<std::int64_t>::max()));
   // dim is at most 2^24 and count below 2^32: no product overflows.
   index.codes_ = reader.array<std::uint8_t>("codes", count * index.pq_.code_bytes());
   index.rows_ = reader.array<float>("rows", count * index.options().dim);
   if (index.options().metric == Metric::kCosine) {
     index.norms_ = reader.array<float>("norms", count);
   }
-  storage::Array<std::int64_t> ids;
-  if (reader.number("identity", 0, 1) == 0) {
-    ids = reader.array<std::int64_t>("ids", count);
-  }
-  try {
-    index.ids_ = storage::IdMap::restore(count, next_id, std::move(ids));
-  } catch (const FormatError& error) {
-    reader.fail("ids", error.what());
-  }
-  reader.require(index.ids_.size() == count, "ids", "a slot without an id");
+  index.ids_ = storage::IdMap::load_from(reader, count);
   return index;
 }
 

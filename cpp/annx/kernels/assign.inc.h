@@ -181,7 +181,18 @@ void drift_bounds(float* bounds, const float* drift, std::size_t spans, float ne
 
 void merge_bounds(float* bounds, const float* floors, const float* gap,
                   std::size_t spans, float base) {
-  for (std::size_t s = 0; s < spans; ++s) {
+  // Spelt out: compilers leave the root scalar, for fear of what the lanes not chosen
+  // might raise.
+  const V shrink = v_set(1.0f - 0x1.0p-22f);
+  std::size_t s = 0;
+  for (; s + static_cast<std::size_t>(kWidth) <= spans;
+       s += static_cast<std::size_t>(kWidth)) {
+    const V square = v_add(v_numbers(floors + s), v_set(base));
+    const V root = v_mul(v_sqrt(v_where_positive(square, square, v_zero())), shrink);
+    v_store(bounds + s,
+            v_where_positive(v_numbers(gap + s), v_numbers(bounds + s), root));
+  }
+  for (; s < spans; ++s) {
     const float square = floors[s] + base;
     const float root =
         __builtin_sqrtf(square > 0.0f ? square : 0.0f) * (1.0f - 0x1.0p-22f);

@@ -86,11 +86,73 @@ ANNX_INLINE void bit_any(const std::byte* query, std::size_t count, std::size_t 
   for (std::size_t i = 0; i < count; ++i) out[i] = Pair::of(query, row(i), bytes);
 }
 
+// The first `bytes` < 8 bytes, zero-filled.
+ANNX_INLINE std::uint64_t short_word(const std::byte* row, std::size_t bytes) {
+  std::uint64_t word = 0;
+  for (std::size_t i = 0; i < bytes; ++i) {
+    word |= static_cast<std::uint64_t>(row[i]) << (8 * i);
+  }
+  return word;
+}
+
+// The same for 4 <= bytes < 8, by two halves that overlap.
+ANNX_INLINE std::uint64_t halves(const std::byte* row, std::size_t bytes) {
+  std::uint32_t first;
+  std::uint32_t last;
+  ANNX_MEMCPY(&first, row, 4);
+  ANNX_MEMCPY(&last, row + bytes - 4, 4);
+  return first | static_cast<std::uint64_t>(last) << (8 * (bytes - 4));
+}
+
+// Rows of less than a word, one behind the other: each is read together with the start
+// of what follows it, which is masked off, up to the last row for which a whole word
+// still lies within the rows.
+template <class Pair>
+ANNX_INLINE void bit_short_rows(const std::byte* query, const std::byte* rows,
+                                std::size_t stride, std::size_t count,
+                                std::size_t bytes, typename Pair::Out* out) {
+  const std::size_t extent = (count - 1) * stride + bytes;
+  const std::size_t whole = stride == 0 || extent < 8 ? 0 : (extent - 8) / stride + 1;
+  const std::uint64_t mask = (std::uint64_t{1} << (8 * bytes)) - 1;
+  const std::uint64_t q = short_word(query, bytes);
+  std::size_t i = 0;
+  for (; i < whole; ++i) {
+    Pair pair;
+    pair.add(q, word_at(rows + i * stride) & mask);
+    out[i] = pair.result();
+  }
+  for (; i < count; ++i) {
+    Pair pair;
+    pair.add(q, short_word(rows + i * stride, bytes));
+    out[i] = pair.result();
+  }
+}
+
 template <class Pair>
 void bit_rows(const std::byte* query, const std::byte* rows, std::size_t stride,
               std::size_t count, std::size_t bytes, typename Pair::Out* out) {
-  bit_any<Pair>(query, count, bytes, out,
-                [&](std::size_t i) { return rows + i * stride; });
+  if (bytes < 8 && count != 0) {
+    bit_short_rows<Pair>(query, rows, stride, count, bytes, out);
+    return;
+  }
+  const auto run = [&](std::size_t first, std::size_t n) {
+    const std::byte* from = rows + first * stride;
+    bit_any<Pair>(query, n, bytes, out + first,
+                  [=](std::size_t i) { return from + i * stride; });
+  };
+  // A row at a time keeps one stream busy: from memory, short runs of four in turn.
+  constexpr std::size_t kRunBytes = 512;
+  const Parts<4> parts(count, stride);
+  std::size_t i = 0;
+  if (parts.apart) {
+    const std::size_t most = kRunBytes / stride + 1;
+    for (std::size_t g = 0; g < parts.groups; g += most) {
+      const std::size_t n = parts.groups - g < most ? parts.groups - g : most;
+      for (i = g; i < parts.rows(); i += parts.step) run(i, n);
+    }
+    i = parts.rows();
+  }
+  run(i, count - i);
 }
 
 template <class Pair>
@@ -98,6 +160,16 @@ void bit_gather(const std::byte* query, const std::byte* rows, std::size_t strid
                 const std::uint32_t* slots, std::size_t count, std::size_t bytes,
                 typename Pair::Out* out) {
   Ahead ahead(rows, stride, slots, count, bytes);
+  if (bytes >= 4 && bytes < 8) {
+    const std::uint64_t q = halves(query, bytes);
+    for (std::size_t i = 0; i < count; ++i) {
+      ahead.before(i + 1);
+      Pair pair;
+      pair.add(q, halves(rows + slots[i] * stride, bytes));
+      out[i] = pair.result();
+    }
+    return;
+  }
   bit_any<Pair>(query, count, bytes, out, [&](std::size_t i) {
     ahead.before(i + 1);
     return rows + slots[i] * stride;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loops over 8-bit rows, exact in int32, written once over the primitives of
-// simd_*.h. Included after distance.inc.h, whose for_groups and Ahead it uses.
+// simd_*.h. Included after distance.inc.h, whose Parts, for_groups and Ahead it uses.
 //
 // Primitives used: B (kByteStep bytes), b_load, b_part (the last n < kByteStep bytes of
 // a row, other lanes zero in query and row alike, so that they add nothing), I (int32
@@ -67,25 +67,25 @@ ANNX_INLINE void byte_tile(const std::byte* const* queries,
 template <class Term>
 void byte_rows(const std::byte* query, const std::byte* rows, std::size_t stride,
                std::size_t count, std::size_t dim, std::int32_t* out) {
-  const auto single = [&](std::size_t i) {
+  const Parts<kByteGroup> parts(count, stride);
+  for (std::size_t g = 0; g < parts.groups; ++g) {
+    const std::size_t i = g * parts.advance;
+    const std::byte* group[kByteGroup];
+    ANNX_UNROLL
+    for (int r = 0; r < kByteGroup; ++r) {
+      group[r] = rows + (i + static_cast<std::size_t>(r) * parts.step) * stride;
+    }
+    std::int32_t sums[kByteGroup];
+    byte_tile<Term, 1, kByteGroup>(&query, group, dim, sums, 0);
+    ANNX_UNROLL
+    for (int r = 0; r < kByteGroup; ++r) {
+      out[i + static_cast<std::size_t>(r) * parts.step] = sums[r];
+    }
+  }
+  for (std::size_t i = parts.rows(); i < count; ++i) {
     const std::byte* row = rows + i * stride;
     byte_tile<Term, 1, 1>(&query, &row, dim, out + i, 0);
-  };
-  if (one_stream(count, stride)) {
-    for (std::size_t i = 0; i < count; ++i) single(i);
-    return;
   }
-  for_groups<kByteGroup>(
-      count,
-      [&](std::size_t i) {
-        const std::byte* group[kByteGroup];
-        ANNX_UNROLL
-        for (int r = 0; r < kByteGroup; ++r) {
-          group[r] = rows + (i + static_cast<std::size_t>(r)) * stride;
-        }
-        byte_tile<Term, 1, kByteGroup>(&query, group, dim, out + i, 0);
-      },
-      single);
 }
 
 template <class Term>
@@ -153,34 +153,94 @@ void byte_squares(const std::byte* rows, std::size_t stride, std::size_t count,
   }
 }
 
-// The row is loaded twice, the second time from L1: cheaper than a loop of its own.
-template <class Dot>
-ANNX_INLINE void byte_cosine(const std::byte* query, const std::byte* row,
-                             std::size_t dim, std::int32_t* dot, std::int32_t* square) {
-  const std::byte* both[2] = {query, row};
-  std::int32_t sums[2];
-  byte_tile<Dot, 2, 1>(both, &row, dim, sums, 1);
-  *dot = sums[0];
-  *square = sums[1];
+// Both of cosine's sums for R rows.
+template <class Dot, int R>
+ANNX_INLINE void byte_cosine(const std::byte* query, const std::byte* const* rows,
+                             std::size_t dim, std::int32_t* dots,
+                             std::int32_t* squares) {
+  I dot[R];
+  I square[R];
+  typename Dot::Shared of_query;
+  typename Dot::Shared of_row[R];
+  ANNX_UNROLL
+  for (int r = 0; r < R; ++r) dot[r] = square[r] = i_zero();
+  const auto step = [&](B bytes, auto row) {
+    const typename Dot::Query q = Dot::query(bytes);
+    of_query.add(bytes);
+    ANNX_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const B y = row(rows[r]);
+      const typename Dot::Row x = Dot::row(y);
+      of_row[r].add(y);
+      dot[r] = Dot::add(q, x, dot[r]);
+      square[r] = Dot::add(Dot::query(y), x, square[r]);
+    }
+  };
+  std::size_t i = 0;
+  for (; i + kByteStep <= dim; i += kByteStep) {
+    step(b_load(query + i), [&](const std::byte* row) { return b_load(row + i); });
+  }
+  if (i < dim) {
+    step(b_part(query, i, dim - i, dim),
+         [&](const std::byte* row) { return b_part(row, i, dim - i, dim); });
+  }
+  ANNX_UNROLL
+  for (int r = 0; r < R; ++r) {
+    dot[r] = of_query.finish(dot[r]);
+    square[r] = of_row[r].finish(square[r]);
+  }
+  i_fold<R>(dot, dots);
+  i_fold<R>(square, squares);
 }
+
 template <class Dot>
 void byte_cosine_rows(const std::byte* query, const std::byte* rows, std::size_t stride,
                       std::size_t count, std::size_t dim, std::int32_t* dots,
                       std::int32_t* squares) {
-  for (std::size_t i = 0; i < count; ++i) {
-    byte_cosine<Dot>(query, rows + i * stride, dim, dots + i, squares + i);
+  const Parts<kByteGroup> parts(count, stride);
+  for (std::size_t g = 0; g < parts.groups; ++g) {
+    const std::size_t i = g * parts.advance;
+    const std::byte* group[kByteGroup];
+    ANNX_UNROLL
+    for (int r = 0; r < kByteGroup; ++r) {
+      group[r] = rows + (i + static_cast<std::size_t>(r) * parts.step) * stride;
+    }
+    std::int32_t sums[2][kByteGroup];
+    byte_cosine<Dot, kByteGroup>(query, group, dim, sums[0], sums[1]);
+    ANNX_UNROLL
+    for (int r = 0; r < kByteGroup; ++r) {
+      dots[i + static_cast<std::size_t>(r) * parts.step] = sums[0][r];
+      squares[i + static_cast<std::size_t>(r) * parts.step] = sums[1][r];
+    }
+  }
+  for (std::size_t i = parts.rows(); i < count; ++i) {
+    const std::byte* row = rows + i * stride;
+    byte_cosine<Dot, 1>(query, &row, dim, dots + i, squares + i);
   }
 }
+
 template <class Dot>
 void byte_cosine_gather(const std::byte* query, const std::byte* rows,
                         std::size_t stride, const std::uint32_t* slots,
                         std::size_t count, std::size_t dim, std::int32_t* dots,
                         std::int32_t* squares) {
   Ahead ahead(rows, stride, slots, count, dim);
-  for (std::size_t i = 0; i < count; ++i) {
-    ahead.before(i + 1);
-    byte_cosine<Dot>(query, rows + slots[i] * stride, dim, dots + i, squares + i);
-  }
+  for_groups<kByteGroup>(
+      count,
+      [&](std::size_t i) {
+        const std::byte* group[kByteGroup];
+        ahead.before(i + kByteGroup);
+        ANNX_UNROLL
+        for (int r = 0; r < kByteGroup; ++r) {
+          group[r] = rows + slots[i + static_cast<std::size_t>(r)] * stride;
+        }
+        byte_cosine<Dot, kByteGroup>(query, group, dim, dots + i, squares + i);
+      },
+      [&](std::size_t i) {
+        ahead.before(i + 1);
+        const std::byte* row = rows + slots[i] * stride;
+        byte_cosine<Dot, 1>(query, &row, dim, dots + i, squares + i);
+      });
 }
 
 }  // namespace

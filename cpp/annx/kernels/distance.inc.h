@@ -81,53 +81,140 @@ ANNX_INLINE void float_group(const float* query, const std::byte* const* rows,
   v_fold<R>(s, out);
 }
 
-// Both of cosine's sums for one row, which has as many independent sums as two rows.
-template <class Load>
-ANNX_INLINE void float_cosine(const float* query, const std::byte* row, std::size_t dim,
-                              float* dot, float* square) {
-  const auto* q = reinterpret_cast<const std::byte*>(query);
-  V s[2][kRegs];
+// Both of cosine's sums for R rows.
+template <class Load, int R>
+ANNX_INLINE void float_cosine(const float* query, const std::byte* const* rows,
+                              std::size_t dim, float* dots, float* squares) {
+  V s[2 * R][kRegs];
   ANNX_UNROLL
-  for (int j = 0; j < kRegs; ++j) s[0][j] = s[1][j] = v_zero();
+  for (int r = 0; r < 2 * R; ++r) {
+    ANNX_UNROLL
+    for (int j = 0; j < kRegs; ++j) s[r][j] = v_zero();
+  }
   std::size_t i = 0;
   for (; i + 32 <= dim; i += 32) {
     ANNX_UNROLL
     for (int j = 0; j < kRegs; ++j) {
       const std::size_t at = i + static_cast<std::size_t>(j * kWidth);
-      const V x = Load::full(row + at * Load::kBytes);
-      s[0][j] = v_fma(LoadF32::full(q + at * 4), x, s[0][j]);
-      s[1][j] = v_fma(x, x, s[1][j]);
+      ANNX_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const V x = Load::full(rows[r] + at * Load::kBytes);
+        s[2 * r][j] =
+            v_fma(LoadF32::full(reinterpret_cast<const std::byte*>(query) + at * 4), x,
+                  s[2 * r][j]);
+        s[2 * r + 1][j] = v_fma(x, x, s[2 * r + 1][j]);
+      }
     }
   }
+  const auto* q = reinterpret_cast<const std::byte*>(query);
   ANNX_UNROLL
   for (int j = 0; j < kRegs; ++j) {
     if (i >= dim) break;
     const std::size_t left = dim - i;
     const bool whole = left >= static_cast<std::size_t>(kWidth);
-    const V x =
-        whole ? Load::full(row + i * Load::kBytes) : Load::part(row, i, left, dim);
     const V y = whole ? LoadF32::full(q + i * 4) : LoadF32::part(q, i, left, dim);
-    s[0][j] = v_fma(y, x, s[0][j]);
-    s[1][j] = v_fma(x, x, s[1][j]);
+    ANNX_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const V x = whole ? Load::full(rows[r] + i * Load::kBytes)
+                        : Load::part(rows[r], i, left, dim);
+      s[2 * r][j] = v_fma(y, x, s[2 * r][j]);
+      s[2 * r + 1][j] = v_fma(x, x, s[2 * r + 1][j]);
+    }
     i += static_cast<std::size_t>(kWidth);
   }
-  float sums[2];
-  v_fold<2>(s, sums);
-  *dot = sums[0];
-  *square = sums[1];
+  float sums[2 * R];
+  v_fold<2 * R>(s, sums);
+  ANNX_UNROLL
+  for (int r = 0; r < R; ++r) {
+    dots[r] = sums[2 * r];
+    squares[r] = sums[2 * r + 1];
+  }
 }
 
-// More contiguous bytes than this in one call are taken to come from memory. Then rows
-// of kLongRow bytes and more are summed one by one: several rows abreast read as
-// several streams within a page, which the hardware prefetcher follows up to 30 % more
-// slowly.
-inline constexpr std::size_t kStreamBytes = 384 * 1024;
-inline constexpr std::size_t kLongRow = 384;
-inline constexpr std::size_t kStreamAhead = 4096;
+// --- contiguous rows ----------------------------------------------------------------
 
-ANNX_INLINE bool one_stream(std::size_t count, std::size_t stride) {
-  return stride >= kLongRow && count > kStreamBytes / stride;
+// More contiguous bytes than this in one call are taken to come from memory. The rows
+// of a group then lie far apart, one in each of as many equal parts of the rows: the
+// hardware prefetches within pages of 4 KB and waits at the start of each, and so reads
+// three or four streams a third faster than one (or than neighbouring rows abreast,
+// which are several streams within one page).
+inline constexpr std::size_t kMemoryBytes = 384 * 1024;
+// How the rows of `count` go into groups of R: group g holds the rows
+// g * advance + r * step for r < R.
+template <int R>
+struct Parts {
+  std::size_t groups;
+  std::size_t advance;
+  std::size_t step;
+  bool apart;
+
+  ANNX_INLINE Parts(std::size_t count, std::size_t stride) {
+    constexpr auto kRows = static_cast<std::size_t>(R);
+    groups = count / kRows;
+    apart = stride != 0 && R > 1 && count > kMemoryBytes / stride;
+    advance = apart ? 1 : kRows;
+    step = apart ? groups : 1;
+  }
+  ANNX_INLINE std::size_t rows() const { return groups * static_cast<std::size_t>(R); }
+};
+
+template <class Term, class Load>
+void float_rows(const float* query, const std::byte* rows, std::size_t stride,
+                std::size_t count, std::size_t dim, float* out) {
+  const Parts<kFloatGroup> parts(count, stride);
+  for (std::size_t g = 0; g < parts.groups; ++g) {
+    const std::size_t i = g * parts.advance;
+    const std::byte* group[kFloatGroup];
+    ANNX_UNROLL
+    for (int r = 0; r < kFloatGroup; ++r) {
+      group[r] = rows + (i + static_cast<std::size_t>(r) * parts.step) * stride;
+    }
+    float sums[kFloatGroup];
+    float_group<Term, Load, kFloatGroup>(query, group, dim, sums);
+    ANNX_UNROLL
+    for (int r = 0; r < kFloatGroup; ++r) {
+      out[i + static_cast<std::size_t>(r) * parts.step] = sums[r];
+    }
+  }
+  for (std::size_t i = parts.rows(); i < count; ++i) {
+    const std::byte* row = rows + i * stride;
+    float_group<Term, Load, 1>(query, &row, dim, out + i);
+  }
 }
+
+template <class Load>
+void float_squares(const std::byte* rows, std::size_t stride, std::size_t count,
+                   std::size_t dim, float* out) {
+  float_rows<TermSquare, Load>(nullptr, rows, stride, count, dim, out);
+}
+
+// Two rows at a time where they come from memory, which then costs more than the sums
+// that do not fit the registers; otherwise one, whose sums do.
+template <class Load>
+void float_cosine_rows(const float* query, const std::byte* rows, std::size_t stride,
+                       std::size_t count, std::size_t dim, float* dots,
+                       float* squares) {
+  std::size_t i = 0;
+  const Parts<2> parts(count, stride);
+  if (parts.apart) {
+    for (; i < parts.groups; ++i) {
+      const std::byte* pair[2] = {rows + i * stride, rows + (i + parts.step) * stride};
+      float sums[2][2];
+      float_cosine<Load, 2>(query, pair, dim, sums[0], sums[1]);
+      dots[i] = sums[0][0];
+      dots[i + parts.step] = sums[0][1];
+      squares[i] = sums[1][0];
+      squares[i + parts.step] = sums[1][1];
+    }
+    i = parts.rows();
+  }
+  for (; i < count; ++i) {
+    const std::byte* row = rows + i * stride;
+    float_cosine<Load, 1>(query, &row, dim, dots + i, squares + i);
+  }
+}
+
+// --- gathered rows ------------------------------------------------------------------
 
 // Calls group(first) for every R rows, then single(row) for each one left.
 template <int R, class Group, class Single>
@@ -138,40 +225,6 @@ ANNX_INLINE void for_groups(std::size_t count, Group group, Single single) {
   }
   for (; i < count; ++i) single(i);
 }
-
-template <class Term, class Load>
-void float_rows(const float* query, const std::byte* rows, std::size_t stride,
-                std::size_t count, std::size_t dim, float* out) {
-  const auto single = [&](std::size_t i) {
-    const std::byte* row = rows + i * stride;
-    float_group<Term, Load, 1>(query, &row, dim, out + i);
-  };
-  if (one_stream(count, stride)) {
-    // 16-bit elements take more instructions a byte, so fewer lines are in flight by
-    // themselves than memory needs (measured: up to 30 % at 384 elements, while the
-    // same prefetch slows float32 down).
-    const std::size_t ahead = Load::kBytes == 2 ? dim * Load::kBytes : 0;
-    for (std::size_t i = 0; i < count; ++i) {
-      const std::byte* later = rows + i * stride + kStreamAhead;
-      for (std::size_t at = 0; at < ahead; at += 64) prefetch(later + at);
-      single(i);
-    }
-    return;
-  }
-  for_groups<kFloatGroup>(
-      count,
-      [&](std::size_t i) {
-        const std::byte* group[kFloatGroup];
-        ANNX_UNROLL
-        for (int r = 0; r < kFloatGroup; ++r) {
-          group[r] = rows + (i + static_cast<std::size_t>(r)) * stride;
-        }
-        float_group<Term, Load, kFloatGroup>(query, group, dim, out + i);
-      },
-      single);
-}
-
-// --- gathered rows ------------------------------------------------------------------
 
 // Asks for the rows of a list a fixed number of bytes before they are summed.
 class Ahead {
@@ -189,8 +242,8 @@ class Ahead {
 
  private:
   // Enough bytes in flight to hide the latency of memory, few enough to stay in L1.
-  static constexpr std::size_t kAheadBytes = 2048;
-  static constexpr std::size_t kAheadRows = 16;
+  static constexpr std::size_t kAheadBytes = 8192;
+  static constexpr std::size_t kAheadRows = 32;
 
   ANNX_INLINE void to(std::size_t end) {
     if (end > count_) end = count_;
@@ -236,28 +289,15 @@ void float_gather(const float* query, const std::byte* rows, std::size_t stride,
 }
 
 template <class Load>
-void float_cosine_rows(const float* query, const std::byte* rows, std::size_t stride,
-                       std::size_t count, std::size_t dim, float* dots,
-                       float* squares) {
-  for (std::size_t i = 0; i < count; ++i) {
-    float_cosine<Load>(query, rows + i * stride, dim, dots + i, squares + i);
-  }
-}
-template <class Load>
 void float_cosine_gather(const float* query, const std::byte* rows, std::size_t stride,
                          const std::uint32_t* slots, std::size_t count, std::size_t dim,
                          float* dots, float* squares) {
   Ahead ahead(rows, stride, slots, count, dim * Load::kBytes);
   for (std::size_t i = 0; i < count; ++i) {
     ahead.before(i + 1);
-    float_cosine<Load>(query, rows + slots[i] * stride, dim, dots + i, squares + i);
+    const std::byte* row = rows + slots[i] * stride;
+    float_cosine<Load, 1>(query, &row, dim, dots + i, squares + i);
   }
-}
-
-template <class Load>
-void float_squares(const std::byte* rows, std::size_t stride, std::size_t count,
-                   std::size_t dim, float* out) {
-  float_rows<TermSquare, Load>(nullptr, rows, stride, count, dim, out);
 }
 
 }  // namespace

@@ -11,5 +11,6 @@
 #include "annx/kernels/tile.inc.h"
 #include "annx/kernels/assign.inc.h"
 #include "annx/kernels/links.inc.h"
+#include "annx/kernels/nearest.inc.h"
 #include "annx/kernels/table.inc.h"
 // clang-format on

@@ -353,6 +353,47 @@ ANNX_INLINE std::uint32_t less_bits(LessMask m) { return m; }
 ANNX_INLINE Lanes less_pick(LessMask m, Lanes yes, Lanes no) {
   return _mm512_mask_blend_ps(m, no, yes);
 }
+ANNX_INLINE Lanes lanes_add(Lanes a, Lanes b) { return _mm512_add_ps(a, b); }
+ANNX_INLINE Lanes lanes_sub(Lanes a, Lanes b) { return _mm512_sub_ps(a, b); }
+ANNX_INLINE Lanes lanes_min(Lanes a, Lanes b) { return _mm512_min_ps(a, b); }
+ANNX_INLINE Lanes lanes_max(Lanes a, Lanes b) { return _mm512_max_ps(a, b); }
+// The bits of a where `keep` has them, and those of b.
+ANNX_INLINE Lanes lanes_tag(Lanes a, Lanes keep, Lanes b) {
+  return _mm512_or_ps(_mm512_and_ps(a, keep), b);
+}
+// The first n < 16 numbers from p on, the other lanes 0.
+ANNX_INLINE Lanes lanes_part(const float* p, std::size_t n) {
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p);
+}
+// Rows become columns.
+ANNX_INLINE void lanes_turn(Lanes (&x)[kTileLanes]) {
+  Lanes a[16];
+  ANNX_UNROLL
+  for (int i = 0; i < 16; i += 2) {
+    a[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
+    a[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
+  }
+  // b[4 q + e], 128-bit lane l: element 4 l + e of the rows 4 q to 4 q + 3.
+  Lanes b[16];
+  ANNX_UNROLL
+  for (int i = 0; i < 16; i += 4) {
+    b[i] = _mm512_shuffle_ps(a[i], a[i + 2], 0x44);
+    b[i + 1] = _mm512_shuffle_ps(a[i], a[i + 2], 0xEE);
+    b[i + 2] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+    b[i + 3] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0xEE);
+  }
+  ANNX_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const Lanes even0 = _mm512_shuffle_f32x4(b[i], b[i + 4], 0x88);
+    const Lanes even1 = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0x88);
+    const Lanes odd0 = _mm512_shuffle_f32x4(b[i], b[i + 4], 0xDD);
+    const Lanes odd1 = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0xDD);
+    x[i] = _mm512_shuffle_f32x4(even0, even1, 0x88);
+    x[i + 4] = _mm512_shuffle_f32x4(odd0, odd1, 0x88);
+    x[i + 8] = _mm512_shuffle_f32x4(even0, even1, 0xDD);
+    x[i + 12] = _mm512_shuffle_f32x4(odd0, odd1, 0xDD);
+  }
+}
 
 }  // namespace
 }  // namespace annx::kernels::avx512

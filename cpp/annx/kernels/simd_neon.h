@@ -311,6 +311,33 @@ ANNX_INLINE std::uint32_t less_bits(LessMask m) {
 ANNX_INLINE Lanes less_pick(LessMask m, Lanes yes, Lanes no) {
   return vbslq_f32(m, yes, no);
 }
+ANNX_INLINE Lanes lanes_add(Lanes a, Lanes b) { return vaddq_f32(a, b); }
+ANNX_INLINE Lanes lanes_sub(Lanes a, Lanes b) { return vsubq_f32(a, b); }
+ANNX_INLINE Lanes lanes_min(Lanes a, Lanes b) { return vminq_f32(a, b); }
+ANNX_INLINE Lanes lanes_max(Lanes a, Lanes b) { return vmaxq_f32(a, b); }
+// The bits of a where `keep` has them, and those of b.
+ANNX_INLINE Lanes lanes_tag(Lanes a, Lanes keep, Lanes b) {
+  return vreinterpretq_f32_u32(
+      vorrq_u32(vandq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(keep)),
+                vreinterpretq_u32_f32(b)));
+}
+// The first n < 4 numbers from p on, the other lanes 0.
+ANNX_INLINE Lanes lanes_part(const float* p, std::size_t n) {
+  float x[4] = {};
+  for (std::size_t i = 0; i < n; ++i) x[i] = p[i];
+  return vld1q_f32(x);
+}
+// Rows become columns.
+ANNX_INLINE void lanes_turn(Lanes (&x)[kTileLanes]) {
+  const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(x[0], x[1]));
+  const float64x2_t b = vreinterpretq_f64_f32(vtrn2q_f32(x[0], x[1]));
+  const float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(x[2], x[3]));
+  const float64x2_t d = vreinterpretq_f64_f32(vtrn2q_f32(x[2], x[3]));
+  x[0] = vreinterpretq_f32_f64(vtrn1q_f64(a, c));
+  x[1] = vreinterpretq_f32_f64(vtrn1q_f64(b, d));
+  x[2] = vreinterpretq_f32_f64(vtrn2q_f64(a, c));
+  x[3] = vreinterpretq_f32_f64(vtrn2q_f64(b, d));
+}
 
 }  // namespace
 }  // namespace annx::kernels::neon

@@ -332,6 +332,50 @@ ANNX_INLINE Lanes less_pick(LessMask m, Lanes yes, Lanes no) {
   }
   return no;
 }
+ANNX_INLINE Lanes lanes_add(Lanes a, Lanes b) {
+  for (int i = 0; i < 4; ++i) a.v[i] += b.v[i];
+  return a;
+}
+ANNX_INLINE Lanes lanes_sub(Lanes a, Lanes b) {
+  for (int i = 0; i < 4; ++i) a.v[i] -= b.v[i];
+  return a;
+}
+ANNX_INLINE Lanes lanes_min(Lanes a, Lanes b) {
+  for (int i = 0; i < 4; ++i) a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+  return a;
+}
+ANNX_INLINE Lanes lanes_max(Lanes a, Lanes b) {
+  for (int i = 0; i < 4; ++i) a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+  return a;
+}
+// The bits of a where `keep` has them, and those of b.
+ANNX_INLINE Lanes lanes_tag(Lanes a, Lanes keep, Lanes b) {
+  for (int i = 0; i < 4; ++i) {
+    std::uint32_t x, y, z;
+    ANNX_MEMCPY(&x, a.v + i, 4);
+    ANNX_MEMCPY(&y, keep.v + i, 4);
+    ANNX_MEMCPY(&z, b.v + i, 4);
+    x = (x & y) | z;
+    ANNX_MEMCPY(a.v + i, &x, 4);
+  }
+  return a;
+}
+// The first n < 4 numbers from p on, the other lanes 0.
+ANNX_INLINE Lanes lanes_part(const float* p, std::size_t n) {
+  Lanes x = {};
+  for (std::size_t i = 0; i < n; ++i) x.v[i] = p[i];
+  return x;
+}
+// Rows become columns.
+ANNX_INLINE void lanes_turn(Lanes (&x)[kTileLanes]) {
+  for (int i = 0; i < 4; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const float held = x[i].v[j];
+      x[i].v[j] = x[j].v[i];
+      x[j].v[i] = held;
+    }
+  }
+}
 
 }  // namespace
 }  // namespace annx::kernels::scalar

@@ -253,6 +253,46 @@ using Hadamard = void (*)(float* x, std::size_t n);
 using JoinHalves = void (*)(const std::byte* high, const std::byte* low, std::size_t n,
                             float* out);
 
+// Points in lanes: panels of TileKernels::rows points, element k of all together, as
+// those of TilePack. Row i is rows + (index ? index[i] : i) * stride (in floats), less
+// `centre`; places past the last repeat it.
+using PackLanes = void (*)(const float* rows, std::size_t stride,
+                           const std::uint32_t* index, std::size_t count,
+                           std::size_t dim, const float* centre, float* panels);
+
+// Centroids to screen a panel of points against, centred as they are.
+struct LaneScreen {
+  const float* centroids;  // panels of TileKernels::queries: -2 c
+  const float* offsets;    // |c|^2; kNoCentroid where there is none
+  const float* tags;       // floats whose bits are the number of the centroid
+  std::size_t panels;
+  std::size_t dim;
+  std::uint32_t tag_bits;  // every number is below 2^tag_bits
+  float farthest;          // the largest |c|^2
+};
+inline constexpr float kNoCentroid = 1.7e38f;
+inline constexpr std::uint32_t kMaxTagBits = 12;
+
+// The centroid nearest to each point of a panel by |x|^2 + |c|^2 - 2 <x, c>, where that
+// is beyond doubt. Bit i of the result is set where it is not: there another centroid
+// comes within what rounding (also that of the centring) and the tags can account for,
+// or something overflows, and ids[i] may be wrong. floors[i] (if not null) is at most
+// |x - c|^2 of every centroid but ids[i], in exact arithmetic on the vectors before
+// centring; of every centroid where the bit is set.
+//
+// A score is compared with its last tag_bits bits replaced by the centroid's number:
+// the least of the tagged scores says which centroid it was, without a second register,
+// a comparison or a blend.
+using NearestLanes = std::uint32_t (*)(const float* panel, const LaneScreen& screen,
+                                       std::uint32_t* ids, float* floors);
+
+// out[i] = canonical squared distance of row (index ? index[i] : i) and centroid
+// cells[i]; strides in floats.
+using PairDistances = void (*)(const float* rows, std::size_t stride,
+                               const std::uint32_t* index, const float* centroids,
+                               std::size_t centroid_stride, const std::uint32_t* cells,
+                               std::size_t count, std::size_t dim, float* out);
+
 struct KernelTable {
   const char* isa;
   FloatRows float_rows[kOpCount][kFloatTypes];
@@ -289,6 +329,9 @@ struct KernelTable {
   LinkEncode link_encode;
   Hadamard hadamard;
   JoinHalves join_halves;
+  PackLanes pack_lanes;
+  NearestLanes nearest_lanes;
+  PairDistances pair_distances;
 };
 
 }  // namespace annx::kernels

@@ -56,6 +56,9 @@ constexpr KernelTable make_table() {
       &link_encode,
       &hadamard,
       &join_halves,
+      &pack_lanes,
+      &nearest_lanes,
+      &pair_distances,
   };
 }
 

@@ -158,54 +158,83 @@ void tile_nearest(const float* query_panel, const float* rows, std::size_t row_p
   }
 }
 
-// Panels of kWide vectors: converts a square of kTileLanes elements of each, then turns
-// it so that element k of all the vectors lies together.
+// Elements k .. k + kTileLanes of vector `row`, those past the last as zeros.
+ANNX_INLINE Lanes tile_elements(const float* row, std::size_t k, std::size_t dim) {
+  if (k + kTileLanes <= dim) return lanes_load(row + k);
+  float last[kTileLanes];
+  for (std::size_t e = 0; e < kTileLanes; ++e)
+    last[e] = k + e < dim ? row[k + e] : 0.0f;
+  return lanes_load(last);
+}
+
+// Panels of kWide vectors: converts kTileLanes elements of each, then turns them so
+// that element k of all the vectors lies together.
 template <std::size_t kWide>
 void tile_pack(const float* in, std::size_t stride, std::size_t count, std::size_t dim,
                const float* centre, const float* scales, float factor, float* panels,
                float* squares) {
+  constexpr bool kSquares = kWide % kTileLanes == 0;  // whole squares to turn
+  constexpr std::size_t kStep = kSquares ? kTileLanes : kWide;
   const Lanes times = lanes_set(factor);
+  const Lanes minus_one = lanes_set(-1.0f);
   const Lanes zero = lanes_set(0.0f);
   for (std::size_t begin = 0; begin < count; begin += kWide) {
-    const std::size_t held = count - begin < kWide ? count - begin : kWide;
-    Lanes square[kWide];
-    for (std::size_t j = 0; j < kWide; ++j) square[j] = zero;
     float* panel = panels + begin * dim;
-    for (std::size_t k = 0; k < dim; k += kTileLanes) {
-      const std::size_t n = dim - k < kTileLanes ? dim - k : kTileLanes;
-      float shift[kTileLanes];
-      for (std::size_t e = 0; e < kTileLanes; ++e) {
-        shift[e] = centre != nullptr && e < n ? -centre[k + e] : 0.0f;
+    // Vectors in turns of kStep, each along its whole length: what is read at a time
+    // are a few streams, not one for each vector of the panel.
+    for (std::size_t j = 0; j < kWide; j += kStep) {
+      const std::size_t first = begin + j;
+      const std::size_t left = first < count ? count - first : 0;
+      const std::size_t held = left < kStep ? left : kStep;
+      Lanes square[kStep];
+      float scale[kStep];
+      for (std::size_t i = 0; i < kStep; ++i) {
+        square[i] = zero;
+        scale[i] = scales == nullptr || i >= held ? 1.0f : scales[first + i];
       }
-      const Lanes minus = lanes_load(shift);
-      float part[kWide][kTileLanes];
-      for (std::size_t j = 0; j < held; ++j) {
-        const float* row = in + (begin + j) * stride + k;
-        Lanes x;
-        if (n == kTileLanes) {
-          x = lanes_load(row);
-        } else {
-          float last[kTileLanes];
-          for (std::size_t e = 0; e < kTileLanes; ++e) last[e] = e < n ? row[e] : 0.0f;
-          x = lanes_load(last);
+      for (std::size_t k = 0; k < dim; k += kTileLanes) {
+        const std::size_t n = dim - k < kTileLanes ? dim - k : kTileLanes;
+        const Lanes minus =
+            centre == nullptr
+                ? zero
+                : lanes_fma(minus_one, tile_elements(centre, k, dim), zero);
+        Lanes part[kStep];
+        ANNX_UNROLL
+        for (std::size_t i = 0; i < kStep; ++i) {
+          part[i] = zero;
+          if (i >= held) continue;
+          const Lanes x =
+              lanes_fma(lanes_set(scale[i]),
+                        tile_elements(in + (first + i) * stride, k, dim), minus);
+          square[i] = lanes_fma(x, x, square[i]);
+          part[i] = lanes_fma(times, x, zero);
         }
-        const float scale = scales == nullptr ? 1.0f : scales[begin + j];
-        x = lanes_fma(lanes_set(scale), x, minus);
-        square[j] = lanes_fma(x, x, square[j]);
-        lanes_store(part[j], lanes_fma(times, x, zero));
+        float* to = panel + k * kWide + j;
+        if constexpr (kSquares) {
+          lanes_turn(part);
+          if (n == kTileLanes) {
+            ANNX_UNROLL
+            for (std::size_t e = 0; e < kTileLanes; ++e) {
+              lanes_store(to + e * kWide, part[e]);
+            }
+          } else {
+            for (std::size_t e = 0; e < n; ++e) lanes_store(to + e * kWide, part[e]);
+          }
+        } else {
+          float all[kStep][kTileLanes];
+          for (std::size_t i = 0; i < kStep; ++i) lanes_store(all[i], part[i]);
+          for (std::size_t e = 0; e < n; ++e) {
+            for (std::size_t i = 0; i < kStep; ++i) to[e * kWide + i] = all[i][e];
+          }
+        }
       }
-      for (std::size_t j = held; j < kWide; ++j) lanes_store(part[j], zero);
-      for (std::size_t e = 0; e < n; ++e) {
-        for (std::size_t j = 0; j < kWide; ++j) panel[(k + e) * kWide + j] = part[j][e];
+      for (std::size_t i = 0; squares != nullptr && i < kStep; ++i) {
+        float lanes[kTileLanes];
+        lanes_store(lanes, square[i]);
+        float sum = 0.0f;
+        for (std::size_t e = 0; e < kTileLanes; ++e) sum += lanes[e];
+        squares[first + i] = sum;
       }
-    }
-    if (squares == nullptr) continue;
-    for (std::size_t j = 0; j < kWide; ++j) {
-      float lanes[kTileLanes];
-      lanes_store(lanes, square[j]);
-      float sum = 0.0f;
-      for (std::size_t e = 0; e < kTileLanes; ++e) sum += lanes[e];
-      squares[begin + j] = sum;
     }
   }
 }
@@ -261,12 +290,18 @@ template <class Load>
 void float_scaled_rows(const float* query, const std::byte* rows, std::size_t stride,
                        const float* scales, std::size_t count, std::size_t dim,
                        float* out) {
-  std::size_t i = 0;
-  for (; i + 2 <= count; i += 2) {
-    float_scaled_group<Load, 2>(query, rows + i * stride, stride, scales + i, dim,
-                                out + i);
+  const Parts<2> parts(count, stride);
+  for (std::size_t g = 0; g < parts.groups; ++g) {
+    const std::size_t i = g * parts.advance;
+    const std::size_t j = i + parts.step;
+    const float scale[2] = {scales[i], scales[j]};
+    float sums[2];
+    float_scaled_group<Load, 2>(query, rows + i * stride, parts.step * stride, scale,
+                                dim, sums);
+    out[i] = sums[0];
+    out[j] = sums[1];
   }
-  for (; i < count; ++i) {
+  for (std::size_t i = parts.rows(); i < count; ++i) {
     float_scaled_group<Load, 1>(query, rows + i * stride, stride, scales + i, dim,
                                 out + i);
   }

@@ -99,8 +99,8 @@ void Canonical<Key>::contiguous(const std::byte* rows, std::uint32_t slot,
     }
     if (is_byte(set_.dtype)) {
       const std::size_t byte_type = type - kernels::kFloatTypes;
-      std::int32_t dots[kBlock];
-      std::int32_t squares[kBlock];
+      std::int32_t dots[kStretch];
+      std::int32_t squares[kStretch];
       std::int32_t square;
       table_->byte_squares[byte_type](query_, set_.dim, 1, set_.dim, &square);
       table_->byte_cosine_rows[byte_type](query_, rows, set_.stride, count, set_.dim,
@@ -113,18 +113,15 @@ void Canonical<Key>::contiguous(const std::byte* rows, std::uint32_t slot,
     }
     const auto* q = reinterpret_cast<const float*>(query_);
     if (set_.metric != Metric::kCosine) {
-      const std::size_t step = set_.once && set_.stride >= 512 ? 1 : count;
-      for (std::size_t i = 0; i < count; i += step) {
-        table_->float_rows[op_of(set_.metric)][type](
-            q, rows + i * set_.stride, set_.stride, step, set_.dim, out + i);
-      }
+      table_->float_rows[op_of(set_.metric)][type](q, rows, set_.stride, count,
+                                                   set_.dim, out);
     } else if (square_ == 0) {
       for (std::size_t i = 0; i < count; ++i) out[i] = 1.0f;
       return;
     } else {
       const double norm = std::sqrt(square_);
       const float* norms = set_.norms + slot;
-      float scales[kBlock] = {};
+      float scales[kStretch];
       for (std::size_t i = 0; i < count; ++i) {
         scales[i] = norms[i] > 0 ? static_cast<float>(norm / norms[i]) : 0.0f;
       }

@@ -32,9 +32,6 @@ struct RowSet {
   const std::uint32_t* slots = nullptr;
   const float* norms = nullptr;         // by slot, from row_norms(); cosine only
   const storage::IdMap* ids = nullptr;  // null: a row's id is its slot
-  // Each row is read once, from memory: rows go to the kernel one by one where they are
-  // long, because hardware prefetch follows one stream better than a group of three.
-  bool once = false;
 
   std::uint32_t slot(std::size_t i) const {
     return slots == nullptr ? static_cast<std::uint32_t>(i) : slots[i];
@@ -63,13 +60,16 @@ void row_norms(DType dtype, RowsView rows, std::size_t dim, float* out);
 template <class Key>
 class Canonical {
  public:
-  // Keys of at most this many rows are asked for at once.
+  // Keys of at most this many entries are asked for at once.
   static constexpr std::size_t kBlock = 256;
+  // Of neighbouring entries that are looked at once: as many more as let kernels see
+  // that rows come from memory.
+  static constexpr std::size_t kStretch = 4096;
 
   // `query` must outlive this; `set` is copied.
   Canonical(const RowSet& set, const std::byte* query);
 
-  // Keys of the set's entries [begin, begin + count), count <= kBlock.
+  // Keys of the set's entries [begin, begin + count), count <= kStretch.
   void block(std::size_t begin, std::size_t count, Key* out) const;
   // Keys of any entries of the set, count <= kBlock.
   void some(const std::uint32_t* entries, std::size_t count, Key* out) const;

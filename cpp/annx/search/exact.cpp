@@ -54,14 +54,15 @@ struct Division {
   std::size_t queries = 0;  // in a group: all, if divided by rows
   bool by_rows = true;
 
-  Division(std::size_t count, std::size_t block_rows, std::size_t n_queries,
-           std::size_t threads) {
+  // Blocks hold a multiple of `unit` rows.
+  Division(std::size_t count, std::size_t block_rows, std::size_t unit,
+           std::size_t n_queries, std::size_t threads) {
     rows = block_rows;
     blocks = (count + rows - 1) / rows;
     by_rows = threads == 1 || blocks >= 4 * threads || n_queries < 16 * threads;
     if (by_rows && threads > 1 && blocks < 4 * threads) {
       // Few rows and few queries: smaller blocks.
-      rows = std::max<std::size_t>(32, count / (4 * threads) / 32 * 32);
+      rows = std::max(unit, count / (4 * threads) / unit * unit);
       blocks = (count + rows - 1) / rows;
     }
     queries = by_rows ? n_queries
@@ -75,9 +76,12 @@ struct Division {
 template <class Key, class Take>
 void stream(const Scorers<Key>& scorers, std::size_t first, std::size_t last,
             std::size_t begin, std::size_t end, Take&& take) {
-  Key keys[Canonical<Key>::kBlock];
-  for (std::size_t at = begin; at < end; at += Canonical<Key>::kBlock) {
-    const std::size_t n = std::min(end - at, Canonical<Key>::kBlock);
+  Key keys[Canonical<Key>::kStretch];
+  // Several scorers find the rows near after the first one.
+  const std::size_t most =
+      last - first == 1 ? Canonical<Key>::kStretch : Canonical<Key>::kBlock;
+  for (std::size_t at = begin; at < end; at += most) {
+    const std::size_t n = std::min(end - at, most);
     for (std::size_t i = first; i < last; ++i) {
       scorers[i].block(at, n, keys);
       take(i, at, n, keys);
@@ -104,13 +108,15 @@ void take_best(TopK<Key>& top, const RowSet& set, std::size_t begin, std::size_t
 }
 
 template <class Key>
-std::vector<TopK<Key>> stream_topk(RowSet set, RowsView queries, std::size_t k,
+std::vector<TopK<Key>> stream_topk(const RowSet& set, RowsView queries, std::size_t k,
                                    std::size_t threads, Monitor* monitor) {
-  set.once = queries.rows == 1;
   const Scorers<Key> scorers = make_scorers<Key>(set, queries);
-  const std::size_t block = std::max<std::size_t>(
-      32, (std::size_t{256} << 10) / std::max<std::size_t>(set.stride, 1));
-  const Division parts(set.count, std::min<std::size_t>(block, 8192), queries.rows,
+  // Several queries share rows that stay in the second cache; a single one wants long
+  // stretches of them.
+  const std::size_t bytes = std::size_t{queries.rows == 1 ? 16 : 1} << 20;
+  const std::size_t block =
+      std::max<std::size_t>(32, bytes / 4 / std::max<std::size_t>(set.stride, 1));
+  const Division parts(set.count, std::min<std::size_t>(block, 8192), 32, queries.rows,
                        threads);
   std::vector<TopK<Key>> best(queries.rows, TopK<Key>(k));
   if (!parts.by_rows) {
@@ -169,7 +175,9 @@ class Shortlist {
         room_(room(k)),
         limits_(pass.padded(), -kInfinity),
         counts_(queries, 0),
+        seen_(queries, 0),
         candidates_(queries * room_),
+        highs_(queries * k),
         best_(queries) {
     for (std::size_t q = 0; q < counts_.size(); ++q) {
       if (!pass.direct(q)) limits_[q] = kInfinity;
@@ -181,8 +189,9 @@ class Shortlist {
   void add(std::size_t query, std::uint32_t entry, float low, float gap) {
     // The tile's limit may be older than ours.
     if (!(low < limits_[query])) return;
-    candidates_[query * room_ + counts_[query]] = {low, pass_.high(query, low, gap),
-                                                   entry};
+    const float high = pass_.high(query, low, gap);
+    candidates_[query * room_ + counts_[query]] = {low, high, entry};
+    tighten(query, high);
     if (++counts_[query] == room_) prune(query);
   }
 
@@ -234,11 +243,31 @@ class Shortlist {
         limits_[query], pass_.limit(query, static_cast<double>(top(query).limit())));
   }
 
+  // Takes the upper bound of one more row into the query's k smallest, the largest of
+  // which is the limit: at every row and not only when the room is full, because each
+  // row let through costs as much as dozens of multiply-adds.
+  void tighten(std::size_t query, float high) {
+    float* heap = highs_.data() + query * k_;
+    std::size_t& seen = seen_[query];
+    if (seen < k_) {
+      heap[seen++] = high;
+      if (seen < k_) return;
+      std::make_heap(heap, heap + k_);
+    } else {
+      if (!(high < heap[0])) return;
+      std::pop_heap(heap, heap + k_);
+      heap[k_ - 1] = high;
+      std::push_heap(heap, heap + k_);
+    }
+    limits_[query] = std::min(limits_[query], next_above(heap[0]));
+  }
+
   void prune(std::size_t query) {
     Candidate* list = candidates_.data() + query * room_;
-    float bound = kInfinity;
-    const std::size_t kept = keep(list, counts_[query], k_, &bound);
-    limits_[query] = std::min(limits_[query], std::nextafter(bound, kInfinity));
+    const auto kept = static_cast<std::size_t>(
+        std::partition(list, list + counts_[query],
+                       [&](const Candidate& c) { return c.low < limits_[query]; }) -
+        list);
     counts_[query] = static_cast<std::uint32_t>(kept);
     if (kept <= room_ / 2) return;
     // Too many within the bound of each other (duplicates, or clusters far from the
@@ -270,7 +299,9 @@ class Shortlist {
   std::size_t room_;
   std::vector<float> limits_;
   std::vector<std::uint32_t> counts_;
+  std::vector<std::size_t> seen_;
   std::vector<Candidate> candidates_;
+  std::vector<float> highs_;  // k a query: a heap, the largest on top
   std::vector<std::unique_ptr<TopK<Key>>> best_;
 };
 
@@ -364,11 +395,12 @@ void topk(const RowSet& set, RowsView queries, std::size_t k_wanted,
   // Queries of a pass: what packed queries, and one thread's candidates, may take.
   const std::size_t query_bytes =
       tiles ? std::max(set.dim * sizeof(float),
-                       Shortlist<Key>::room(k) * sizeof(Candidate))
+                       Shortlist<Key>::room(k) * sizeof(Candidate) + k * sizeof(float))
             : k * sizeof(Hit<Key>);
   const std::size_t pass =
       std::max<std::size_t>(1, std::min<std::size_t>(4096, kPassBytes / query_bytes));
-  const Division parts(set.count, TileRows::block_rows(set.dim), queries.rows, threads);
+  const Division parts(set.count, TileRows::block_rows(set.dim),
+                       kernels::active().tile.rows, queries.rows, threads);
   if (tiles && !parts.by_rows) {
     // Few rows: threads take groups of queries, each of which packs the rows.
     const std::size_t group = std::min(pass, std::max<std::size_t>(96, parts.queries));

@@ -14,8 +14,7 @@ constexpr double kMaxSquare = 1e36;
 // Rounded up, and strictly above, because a tile's test is "less than".
 float above(double x) {
   if (x >= static_cast<double>(std::numeric_limits<float>::max())) return kInfinity;
-  const auto y = static_cast<float>(std::max(x, -1e38));
-  return std::nextafter(std::nextafter(y, kInfinity), kInfinity);
+  return next_above(next_above(static_cast<float>(std::max(x, -1e38))));
 }
 
 void widen_row(DType dtype, const std::byte* row, std::size_t dim, float* out) {
@@ -145,8 +144,9 @@ TileRows::TileRows(const TilePass& pass)
 std::size_t TileRows::block_rows(std::size_t dim) {
   constexpr std::size_t kBytes = std::size_t{512} << 10;
   const std::size_t rows = kBytes / (dim * sizeof(float));
-  const std::size_t width = kernels::kMaxTileRows;
-  return std::min<std::size_t>(std::max(rows / width, std::size_t{1}) * width, 4096);
+  const std::size_t width = kernels::active().tile.rows;
+  return std::min<std::size_t>(std::max(rows / width, std::size_t{1}) * width,
+                               4096 / width * width);
 }
 
 bool TileRows::load(std::size_t begin, std::size_t count) {

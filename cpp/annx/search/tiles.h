@@ -36,6 +36,15 @@
 
 namespace annx::search {
 
+// The next float above one that is not a NaN. (The library's takes the long way round,
+// and this is asked for at every row that a tile lets through.)
+inline float next_above(float x) {
+  if (x == std::numeric_limits<float>::infinity()) return x;
+  if (x == 0.0f) return std::numeric_limits<float>::denorm_min();
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  return std::bit_cast<float>(x > 0.0f ? bits + 1 : bits - 1);
+}
+
 // Whether tiles can serve a metric and type.
 bool tiles_serve(Metric metric, DType dtype);
 

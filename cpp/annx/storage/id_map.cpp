@@ -21,11 +21,11 @@ constexpr std::int64_t kMaxId = std::numeric_limits<std::int64_t>::max() - 1;
 }
 
 // The first repeated value, by a sorted copy; strictly rising ids need none.
-void check_unique(std::size_t count, const std::int64_t* ids) {
+void check_unique(std::span<const std::int64_t> ids) {
   bool rising = true;
-  for (std::size_t i = 1; i < count && rising; ++i) rising = ids[i - 1] < ids[i];
+  for (std::size_t i = 1; i < ids.size() && rising; ++i) rising = ids[i - 1] < ids[i];
   if (rising) return;
-  std::vector<std::int64_t> sorted(ids, ids + count);
+  std::vector<std::int64_t> sorted(ids.begin(), ids.end());
   std::sort(sorted.begin(), sorted.end());
   const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
   if (twice != sorted.end()) repeated(*twice, "more than once");
@@ -53,7 +53,7 @@ void IdMap::check(std::size_t count, const std::int64_t* ids) const {
     }
     if (size_ != 0 && contains(ids[i])) repeated(ids[i], "which the index has already");
   }
-  check_unique(count, ids);
+  check_unique({ids, count});
 }
 
 void IdMap::reserve(std::size_t count) {
@@ -122,6 +122,31 @@ std::uint32_t IdMap::slot_of(std::int64_t id) const {
   return slot;
 }
 
+SlotSet IdMap::slots_of(std::span<const std::int64_t> ids,
+                        std::uint64_t version) const {
+  SlotSet set(slots_, version);
+  for (const std::int64_t id : ids) {
+    const std::uint32_t slot = find(id);
+    if (slot != kNoSlot) set.insert(slot);
+  }
+  return set;
+}
+
+std::vector<std::int64_t> IdMap::missing(std::span<const std::int64_t> ids) const {
+  check_unique(ids);
+  std::vector<std::int64_t> result;
+  for (const std::int64_t id : ids) {
+    if (!contains(id)) result.push_back(id);
+  }
+  check(result.size(), result.data());
+  return result;
+}
+
+void IdMap::check_held(std::span<const std::int64_t> ids) const {
+  check_unique(ids);
+  for (const std::int64_t id : ids) slot_of(id);
+}
+
 std::uint32_t IdMap::remove(std::int64_t id) {
   const std::uint32_t slot = slot_of(id);
   if (ids_.empty()) materialize();
@@ -186,6 +211,14 @@ void IdMap::copy_ids(std::int64_t* out) const {
   }
 }
 
+std::size_t IdMap::copy_ids(std::int64_t* out, std::size_t room) const {
+  const std::size_t count = std::min(room, slots_);
+  for (std::size_t slot = 0; slot < count; ++slot) {
+    out[slot] = id_of(static_cast<std::uint32_t>(slot));
+  }
+  return count;
+}
+
 std::size_t IdMap::memory_bytes() const {
   return ids_.capacity_bytes() + table_.capacity() * sizeof(std::uint32_t);
 }
@@ -222,6 +255,29 @@ IdMap IdMap::restore(std::size_t slots, std::int64_t next_id, Array<std::int64_t
     found += map.find(id) == static_cast<std::uint32_t>(slot) ? 1u : 0u;
   }
   if (found != live) damaged("an id appears twice");
+  return map;
+}
+
+void IdMap::save_to(FileWriter& writer) const {
+  writer.number("next_id", static_cast<std::uint64_t>(next_id_));
+  writer.number("identity", ids_.empty() ? 1 : 0);
+  if (!ids_.empty()) writer.add("ids", ids_.bytes());
+}
+
+IdMap IdMap::load_from(const FileReader& reader, std::size_t slots) {
+  const auto next_id = static_cast<std::int64_t>(
+      reader.number("next_id", 0, std::numeric_limits<std::int64_t>::max()));
+  Array<std::int64_t> ids;
+  if (reader.number("identity", 0, 1) == 0) {
+    ids = reader.array<std::int64_t>("ids", slots);
+  }
+  IdMap map;
+  try {
+    map = restore(slots, next_id, std::move(ids));
+  } catch (const FormatError& error) {
+    reader.fail("ids", error.what());
+  }
+  reader.require(map.size() == slots, "ids", "a slot without an id");
   return map;
 }
 

@@ -11,10 +11,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "annx/base/types.h"
 #include "annx/storage/array.h"
+#include "annx/storage/file.h"
+#include "annx/storage/slot_set.h"
 
 namespace annx::storage {
 
@@ -43,6 +46,11 @@ class IdMap {
   std::uint32_t slot_of(std::int64_t id) const;
   std::uint32_t find(std::int64_t id) const;
   bool contains(std::int64_t id) const { return find(id) != kNoSlot; }
+  // The slots of those ids that are held.
+  SlotSet slots_of(std::span<const std::int64_t> ids, std::uint64_t version) const;
+  // Those ids that are not held, in order. Throws InvalidArgument at a repeated one, or
+  // where they could not be appended.
+  std::vector<std::int64_t> missing(std::span<const std::int64_t> ids) const;
   // The id in a slot; kNoId in a freed one.
   std::int64_t id_of(std::uint32_t slot) const {
     return ids_.empty() ? static_cast<std::int64_t>(slot) : ids_[slot];
@@ -55,11 +63,26 @@ class IdMap {
   // Drops the last slot; if it held an id and is not the freed `slot`, that id moves to
   // `slot`. The storage moves the row likewise.
   void pop_into(std::uint32_t slot);
+  // Removes ids, all of them or, if one is repeated or unknown (InvalidArgument,
+  // UnknownId), none, so that no slot is left empty: move(last, slot) is called where
+  // the content of the last slot must move into a freed one.
+  template <class Move>
+  void remove_dense(std::span<const std::int64_t> ids, Move&& move) {
+    check_held(ids);
+    for (const std::int64_t id : ids) {
+      const std::uint32_t slot = remove(id);
+      const auto last = static_cast<std::uint32_t>(slots_ - 1);
+      if (slot != last) move(last, slot);
+      pop_into(slot);
+    }
+  }
   // Forgets the slots from `count` on: undoes an append that was interrupted.
   void truncate(std::size_t count);
 
   // Ids by slot, `slots()` of them; kNoId in freed slots.
   void copy_ids(std::int64_t* out) const;
+  // The first `room` of them, or as many as there are; returns how many.
+  std::size_t copy_ids(std::int64_t* out, std::size_t room) const;
   std::size_t memory_bytes() const;
 
   // Restores a saved map: `ids` empty for an identity map. Throws FormatError unless
@@ -68,7 +91,13 @@ class IdMap {
                        Array<std::int64_t> ids);
   const Array<std::int64_t>& ids() const { return ids_; }
 
+  // As "next_id", "identity" and "ids", for an index in which every slot has an id. The
+  // writer borrows. Throws FormatError.
+  void save_to(FileWriter& writer) const;
+  static IdMap load_from(const FileReader& reader, std::size_t slots);
+
  private:
+  void check_held(std::span<const std::int64_t> ids) const;
   void materialize();
   void rehash(std::size_t entries);
   std::size_t home(std::int64_t id) const;
