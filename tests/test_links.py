@@ -263,3 +263,35 @@ def test_coded_index_survives_a_file(tmp_path):
         loaded.add(clustered(600, 40, seed=11))
         assert len(loaded) == 3600
         assert loaded.search(queries, k=5).ids.shape == (20, 5)
+
+
+def test_damaged_codes_never_crash_a_search(tmp_path):
+    index, vectors = build(24, n=2100, degree=8)
+    path = tmp_path / "whole.annx"
+    index.save(path)
+    whole = path.read_bytes()
+    damaged = tmp_path / "damaged.annx"
+    rng = np.random.default_rng(0)
+    queries = vectors[:4]
+    survived = 0
+    for _ in range(150):
+        data = bytearray(whole)
+        # A run of bytes, so that links, codes and factors go wrong together.
+        at = int(rng.integers(len(data)))
+        data[at : at + 64] = rng.bytes(len(data[at : at + 64]))
+        damaged.write_bytes(data)
+        for mmap in (False, True):
+            with pytest.raises(annx.FormatError):
+                annx.load(damaged, mmap=mmap).search(queries)
+            try:
+                loaded = annx.load(damaged, mmap=mmap, verify="structure")
+            except annx.FormatError:
+                continue
+            found = loaded.search(queries, k=5, ef=20)
+            assert found.ids.shape == (4, 5)
+            survived += 1
+    assert survived > 100
+    for size in rng.integers(len(whole), size=60):
+        damaged.write_bytes(whole[:size])
+        with pytest.raises(annx.FormatError):
+            annx.load(damaged, verify="structure")

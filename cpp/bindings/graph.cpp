@@ -75,8 +75,8 @@ void bind_graph(py::module_& m) {
              return std::make_unique<GraphIndex>(options);
            }),
            py::arg("dim"), py::arg("metric"), py::arg("dtype"), py::kw_only(),
-           py::arg("codes"), py::arg("degree"), py::arg("ef_construction"), py::arg("alpha"),
-           py::arg("seed"))
+           py::arg("codes"), py::arg("degree"), py::arg("ef_construction"),
+           py::arg("alpha"), py::arg("seed"))
       .def("__len__", &GraphIndex::size)
       .def("contains", &GraphIndex::contains, py::arg("id"))
       .def_property_readonly("version", &GraphIndex::size)
@@ -142,28 +142,29 @@ void bind_graph(py::module_& m) {
                                         ids.data());
            })
       .def("neighbours", &GraphIndex::neighbours, py::arg("id"))
-      .def("link_codes",
-           [](const GraphIndex& self, std::int64_t id) {
-             const GraphIndex::LinkCodes links = self.link_codes(id);
-             const auto n = static_cast<py::ssize_t>(links.ids.size());
-             const auto parts =
-                 n == 0 ? 0 : static_cast<py::ssize_t>(links.codes.size()) / n;
-             return py::make_tuple(
-                 Array<std::int64_t>(n, links.ids.data()),
-                 Array<std::uint8_t>({n, parts}, links.codes.data()),
-                 Array<float>(n, links.offsets.data()),
-                 Array<float>(n, links.scales.data()));
-           },
-           py::arg("id"))
-      .def("estimate_links",
-           [](const GraphIndex& self, const py::array& query, std::int64_t id) {
-             const RowsView view = rows(query, "query");
-             float key = 0;
-             const std::vector<float> keys = self.estimate_links(view.row(0), id, key);
-             return py::make_tuple(
-                 key, Array<float>(static_cast<py::ssize_t>(keys.size()), keys.data()));
-           },
-           py::arg("query").noconvert(), py::arg("id"))
+      .def(
+          "link_codes",
+          [](const GraphIndex& self, std::int64_t id) {
+            const GraphIndex::LinkCodes links = self.link_codes(id);
+            const auto n = static_cast<py::ssize_t>(links.ids.size());
+            const auto parts =
+                n == 0 ? 0 : static_cast<py::ssize_t>(links.codes.size()) / n;
+            return py::make_tuple(Array<std::int64_t>(n, links.ids.data()),
+                                  Array<std::uint8_t>({n, parts}, links.codes.data()),
+                                  Array<float>(n, links.offsets.data()),
+                                  Array<float>(n, links.scales.data()));
+          },
+          py::arg("id"))
+      .def(
+          "estimate_links",
+          [](const GraphIndex& self, const py::array& query, std::int64_t id) {
+            const RowsView view = rows(query, "query");
+            float key = 0;
+            const std::vector<float> keys = self.estimate_links(view.row(0), id, key);
+            return py::make_tuple(
+                key, Array<float>(static_cast<py::ssize_t>(keys.size()), keys.data()));
+          },
+          py::arg("query").noconvert(), py::arg("id"))
       .def("link_codec",
            [](const GraphIndex& self) -> py::object {
              const codec::LinkCodec* codec = self.link_codec();
@@ -171,14 +172,12 @@ void bind_graph(py::module_& m) {
              const auto axes = static_cast<py::ssize_t>(codec->axes());
              const auto dim = static_cast<py::ssize_t>(codec->dim());
              py::dict result;
-             result["axes"] =
-                 Array<float>({axes, dim}, codec->axes_matrix().data());
-             result["widths"] =
-                 Array<std::uint8_t>(static_cast<py::ssize_t>(codec->parts()),
-                                     codec->widths().data());
-             result["levels"] = Array<float>(
-                 {axes, static_cast<py::ssize_t>(kernels::kLinkLevels)},
-                 codec->levels().data());
+             result["axes"] = Array<float>({axes, dim}, codec->axes_matrix().data());
+             result["widths"] = Array<std::uint8_t>(
+                 static_cast<py::ssize_t>(codec->parts()), codec->widths().data());
+             result["levels"] =
+                 Array<float>({axes, static_cast<py::ssize_t>(kernels::kLinkLevels)},
+                              codec->levels().data());
              result["mean"] = Array<float>(dim, codec->mean().data());
              result["products"] = codec->products();
              return result;

@@ -35,6 +35,11 @@ class GraphIndex(Index):
         product; the sum of absolute differences.
     dtype : {"float32", "float16", "bfloat16", "int8", "uint8"}, default "float32"
         What goes in and what `get` returns.
+    storage : {"fast", "plain"}, optional
+        What is kept beside the vectors and links. ``"fast"``, the default: codes of the
+        links, from 2,048 vectors and 16 dimensions on (not with ``"l1"``).
+        ``"plain"``: nothing, which is smaller, quicker to build, and two to four times
+        slower to search.
     degree : int, default 32
         Links that a node can hold: even, from 4 to 256. More links find more and cost
         memory (4 bytes each) and time. ``degree=32`` is what hnswlib calls ``M=16``.
@@ -57,6 +62,18 @@ class GraphIndex(Index):
     *Searching.* A best-first walk with a beam of ``ef``; then the best are settled by
     full-precision distances, so what is returned is exact for the ids returned.
 
+    *Codes.* A walk over plain storage reads the vector of every neighbour that it
+    meets. With codes it reads one block a hop, which holds the neighbours' slots and 4
+    bits for each 1 to 16 axes of their difference from the node, and from it estimates
+    all their distances at once; only the vectors of nodes that it walks through are
+    read. Estimates are off by about ``code_error`` (see `stats`) of the product of the
+    two distances involved, so the same recall takes a somewhat wider beam. They serve
+    queries that are like the vectors best; where queries lie far from all of them,
+    plain storage can be the quicker one. The codes are learnt from the links, by `add`,
+    when there are enough, and again as the index grows; links added later are coded by
+    the `add` that made them. They take about ``degree * (4 + code_parts / 2)`` bytes a
+    vector; ``code_parts`` is at most 64 up to 256 dimensions, about ``dim / 4`` above.
+
     *Memory.* float32 vectors are split into a bfloat16 part, which walks read, and the
     rest, which only the final distances read: together 4 bytes a dimension, no more
     than the vectors. Links take ``4 * degree`` bytes a vector. Data whose neighbours
@@ -77,7 +94,8 @@ class GraphIndex(Index):
     Manohar, Shen, Blelloch, Dhulipala, Gu, Simhadri and Sun, "ParlayANN", 2023
     (building by batches). Subramanya and others, "DiskANN", 2019 (the relaxation).
     Morozov and Babenko, "Non-metric similarity graphs for maximum inner product
-    search", 2018 (``"ip"``).
+    search", 2018 (``"ip"``). Gou, Gao, Xu and Long, "SymphonyQG", 2025, and Gao and
+    Long, "RaBitQ", 2024 (codes relative to the node, and their estimator).
 
     Examples
     --------
@@ -326,6 +344,9 @@ class GraphIndex(Index):
         dict
             What every family tells, and: ``links`` and ``max_links`` (of one node);
             ``reachable``, which is always the number of vectors; ``split_rows``,
-            whether walks read the bfloat16 part of float32 vectors alone.
+            whether walks read the bfloat16 part of float32 vectors alone; ``centred``,
+            whether vectors are kept relative to a centre; ``code_parts`` (0 without
+            codes) and ``code_error``, the expected standard deviation of an estimated
+            inner product of unit vectors.
         """
         return {**super().stats(), **self._native.stats()}

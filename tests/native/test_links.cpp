@@ -94,8 +94,8 @@ ANNX_TEST(link_kernels_agree_on_every_instruction_set) {
         std::vector<float> out(kLinkGroup), expected_out(kLinkGroup);
         const auto* offset = reinterpret_cast<const std::byte*>(offsets.data());
         const auto* scale = reinterpret_cast<const std::byte*>(scales.data());
-        const std::uint32_t near =
-            table.link_scan(query, codes.data(), offset, scale, 1.5f, limit, out.data());
+        const std::uint32_t near = table.link_scan(query, codes.data(), offset, scale,
+                                                   1.5f, limit, out.data());
         const std::uint32_t expected_near = scalar.link_scan(
             query, codes.data(), offset, scale, 1.5f, limit, expected_out.data());
         CHECK(near == expected_near);
@@ -116,20 +116,22 @@ ANNX_TEST(link_scan_adds_up_the_entries_of_the_codes) {
   const Random random(3, 0);
   for (std::size_t i = 0; i < tables.size(); ++i) {
     // The largest sum there is, for the code 15.
-    tables[i] = i % kLinkLevels == 15 ? 127 : static_cast<std::uint8_t>(random.below(i, 128));
+    tables[i] =
+        i % kLinkLevels == 15 ? 127 : static_cast<std::uint8_t>(random.below(i, 128));
   }
   std::vector<std::uint8_t> codes(parts / 2 * kLinkGroup);
   for (std::size_t i = 0; i < codes.size(); ++i) {
-    codes[i] = i % kLinkGroup == 0 ? 255 : static_cast<std::uint8_t>(random.below(i, 256));
+    codes[i] =
+        i % kLinkGroup == 0 ? 255 : static_cast<std::uint8_t>(random.below(i, 256));
   }
   const std::vector<std::uint16_t> offsets(kLinkGroup, 0), scales(kLinkGroup, 0x3C00);
   for (const IsaInfo& isa : compiled_isas()) {
     if (!isa.supported) continue;
     std::vector<float> out(kLinkGroup);
-    table_for(isa.name).link_scan({tables.data(), parts, 1.0f, 0.0f, 1.0f}, codes.data(),
-                                  reinterpret_cast<const std::byte*>(offsets.data()),
-                                  reinterpret_cast<const std::byte*>(scales.data()),
-                                  0.0f, 0.0f, out.data());
+    table_for(isa.name).link_scan(
+        {tables.data(), parts, 1.0f, 0.0f, 1.0f}, codes.data(),
+        reinterpret_cast<const std::byte*>(offsets.data()),
+        reinterpret_cast<const std::byte*>(scales.data()), 0.0f, 0.0f, out.data());
     for (std::size_t i = 0; i < kLinkGroup; ++i) {
       std::uint32_t sum = 0;
       for (std::size_t p = 0; p < parts; ++p) {

@@ -151,7 +151,8 @@ std::vector<float> train_levels(const std::vector<float>& points, std::size_t ax
       for (std::size_t i = 0; i < count; ++i) sorted[i] = point(i, axis);
       std::sort(sorted.begin(), sorted.end());
       for (std::size_t c = 0; c < kLinkLevels; ++c) {
-        levels[axis * kLinkLevels + c] = sorted[(2 * c + 1) * count / (2 * kLinkLevels)];
+        levels[axis * kLinkLevels + c] =
+            sorted[(2 * c + 1) * count / (2 * kLinkLevels)];
       }
     } else {
       const auto drawn = draw_distinct(count, kLinkLevels, seed, p);
@@ -220,7 +221,8 @@ LinkCodec::LinkCodec(MatrixView<float> differences, std::vector<float> mean,
   for (std::size_t i = 0; i < count; ++i) {
     const float* row = differences.row(i);
     double square = 0;
-    for (std::size_t k = 0; k < dim_; ++k) square += static_cast<double>(row[k]) * row[k];
+    for (std::size_t k = 0; k < dim_; ++k)
+      square += static_cast<double>(row[k]) * row[k];
     squares += square / static_cast<double>(count);
     const double length = std::sqrt(square);
     for (std::size_t k = 0; k < dim_; ++k) {
@@ -232,15 +234,14 @@ LinkCodec::LinkCodec(MatrixView<float> differences, std::vector<float> mean,
   const std::size_t step = kernels::kLinkPartsStep;
   std::size_t axes = dim_;
   if (dim_ > kDenseDim) {
-    const std::size_t parts = std::min(
-        (dim_ + kRotatedWidth * step - 1) / (kRotatedWidth * step) * step,
-        kernels::kMaxLinkParts);
+    const std::size_t parts =
+        std::min((dim_ + kRotatedWidth * step - 1) / (kRotatedWidth * step) * step,
+                 kernels::kMaxLinkParts);
     for (std::size_t p = 0; p < parts; ++p) {
       widths_.push_back(
           static_cast<std::uint8_t>((p + 1) * dim_ / parts - p * dim_ / parts));
     }
-    expected_error_ =
-        error_of(distortion_of((dim_ + parts - 1) / parts), dim_);
+    expected_error_ = error_of(distortion_of((dim_ + parts - 1) / parts), dim_);
   } else {
     const PrincipalAxes principal =
         principal_axes({unit_rows.data(), count, dim_, dim_}, threads);
@@ -304,8 +305,8 @@ void LinkCodec::derive() {
     for (std::size_t i = 0; i < dim_; ++i) most = std::max(most, std::abs(axis[i]));
     const float step = most > 0 ? most / 127 : 1.0f;
     for (std::size_t i = 0; i < dim_; ++i) {
-      narrow_axes_[k * narrow_stride_ + i] = static_cast<std::byte>(
-          static_cast<std::int8_t>(std::lround(axis[i] / step)));
+      narrow_axes_[k * narrow_stride_ + i] =
+          static_cast<std::byte>(static_cast<std::int8_t>(std::lround(axis[i] / step)));
     }
     narrow_steps_[k] = step;
   }
@@ -453,8 +454,7 @@ LinkCodec LinkCodec::load_from(const storage::FileReader& file, std::size_t dim)
   codec.dim_ = dim;
   codec.products_ = file.number("codes.products", 0, 1) == 1;
   codec.expected_error_ = file.real("codes.expected_error", 0.0, 1e6);
-  codec.offset_unit_ =
-      static_cast<float>(file.real("codes.offset_unit", 1e-37, 1e38));
+  codec.offset_unit_ = static_cast<float>(file.real("codes.offset_unit", 1e-37, 1e38));
   codec.scale_unit_ = static_cast<float>(file.real("codes.scale_unit", 1e-37, 1e38));
   const auto parts = static_cast<std::size_t>(
       file.number("codes.parts", kernels::kLinkPartsStep, kernels::kMaxLinkParts));

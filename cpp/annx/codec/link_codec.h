@@ -10,18 +10,18 @@
 // 2025).
 //
 // The code of r. Coordinates z_k = <v_k, r>, scaled to length 1 in all, along axes v_k:
-// up to kDenseDim dimensions the principal axes of the differences, above that those of a
-// random rotation (rotation.h), which costs O(d log d). Axes are cut into parts of 1 to 16
-// of them, and each part is replaced by the nearest of 16 levels trained for it: 4 bits.
-// Principal axes are cut so that the distortion is least (dynamic programming over
-// contiguous parts, by the distortion of a Gaussian source at 4 bits): strong axes in
-// short parts, weak ones in long parts or, the weakest, in none. Rotated axes are all
-// alike, with 4 to a part where that is not too many parts.
+// up to kDenseDim dimensions the principal axes of the differences, above that those of
+// a random rotation (rotation.h), which costs O(d log d). Axes are cut into parts of 1
+// to 16 of them, and each part is replaced by the nearest of 16 levels trained for it:
+// 4 bits. Principal axes are cut so that the distortion is least (dynamic programming
+// over contiguous parts, by the distortion of a Gaussian source at 4 bits): strong axes
+// in short parts, weak ones in long parts or, the weakest, in none. Rotated axes are
+// all alike, with 4 to a part where that is not too many parts.
 //
 // Then r ~ f sum_k level_k v_k with f such that r's inner product with itself comes out
 // right: <q - y, r> is exact in the direction of r and has a random error across it
-// (RaBitQ's estimator: Gao and Long, 2024). With the f that fits best instead, neighbours
-// near q, which lie in its direction, would look too far. So
+// (RaBitQ's estimator: Gao and Long, 2024). With the f that fits best instead,
+// neighbours near q, which lie in its direction, would look too far. So
 //     <q - c, r> ~ f sum_parts table_part[code],
 // one table for all nodes (c is the mean of the rows). Tables are rounded to 7 bits, so
 // that two entries add up in a byte; see LinkTables and LinkScan in kernels/table.h.
@@ -93,8 +93,8 @@ class LinkCodec {
   void project(const float* row, float* out) const;
 
   // Codes a group of links from one row to `count` <= kLinkGroup others, all projected;
-  // `squares` holds |r|^2 (for ip it is not read). Writes a whole group of codes, and offsets and scales as
-  // float32 (they are kept as float16). Unused lanes get code 0.
+  // `squares` holds |r|^2 (for ip it is not read). Writes a whole group of codes, and
+  // offsets and scales as float32 (they are kept as float16). Unused lanes get code 0.
   void encode(const float* from, const float* const* to, const float* squares,
               std::size_t count, std::uint8_t* codes, float* offsets,
               float* scales) const;
@@ -137,9 +137,9 @@ class LinkCodec {
   std::vector<float> mean_;
 
   // Derived from the above.
-  std::vector<float> halves_;            // [part][16]: half the square of a level
-  std::vector<std::byte> narrow_axes_;   // axes_ in 8 bits, [axes][narrow_stride_]
-  std::vector<float> narrow_steps_;      // [axes]: their unit
+  std::vector<float> halves_;           // [part][16]: half the square of a level
+  std::vector<std::byte> narrow_axes_;  // axes_ in 8 bits, [axes][narrow_stride_]
+  std::vector<float> narrow_steps_;     // [axes]: their unit
   std::size_t narrow_stride_ = 0;
   std::optional<RandomRotation> rotation_;
 };

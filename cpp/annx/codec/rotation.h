@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // A random rotation of any dimension in O(d log d): rounds of random signs and Hadamard
-// transforms (Ailon and Chazelle, "The fast Johnson-Lindenstrauss transform", 2009), each
-// round on the first and then on the last 2^k coordinates, 2^k being the largest power of
-// two that fits, so that all of them mix. Orthogonal: lengths and inner products stay.
-// After it every direction has its energy spread evenly, whatever the data.
+// transforms (Ailon and Chazelle, "The fast Johnson-Lindenstrauss transform", 2009),
+// each round on the first and then on the last 2^k coordinates, 2^k being the largest
+// power of two that fits, so that all of them mix. Orthogonal: lengths and inner
+// products stay. After it every direction has its energy spread evenly, whatever the
+// data.
 #pragma once
 
 #include <cstddef>

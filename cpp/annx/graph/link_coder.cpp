@@ -189,14 +189,13 @@ void code_links(const codec::RowCodec& rows, storage::Adjacency& graph,
   for (std::size_t begin = 0; begin < stale.size(); begin += kChunk) {
     if (monitor != nullptr) monitor->poll(begin, stale.size());
     const std::size_t n = std::min(kChunk, stale.size() - begin);
-    parallel_for(n, threads, 16,
-                 [&](std::size_t first, std::size_t last, std::size_t) {
-                   codec::RowCodec::Query query;
-                   for (std::size_t i = first; i < last; ++i) {
-                     code_block(rows, graph, codec, projections, stale[begin + i], query,
-                                blocks.data() + i * bytes);
-                   }
-                 });
+    parallel_for(n, threads, 16, [&](std::size_t first, std::size_t last, std::size_t) {
+      codec::RowCodec::Query query;
+      for (std::size_t i = first; i < last; ++i) {
+        code_block(rows, graph, codec, projections, stale[begin + i], query,
+                   blocks.data() + i * bytes);
+      }
+    });
     publish([&] {
       for (std::size_t i = 0; i < n; ++i) {
         std::memcpy(graph.mutable_bytes(stale[begin + i]), blocks.data() + i * bytes,
@@ -206,7 +205,8 @@ void code_links(const codec::RowCodec& rows, storage::Adjacency& graph,
   }
 }
 
-storage::Adjacency code_roots(const codec::RowCodec& rows, const codec::LinkCodec& codec,
+storage::Adjacency code_roots(const codec::RowCodec& rows,
+                              const codec::LinkCodec& codec,
                               std::span<const std::uint32_t> slots) {
   const std::size_t degree = (slots.size() + kLinkGroup - 1) / kLinkGroup * kLinkGroup;
   storage::Adjacency roots(degree, codec.parts());
@@ -232,8 +232,8 @@ storage::Adjacency code_roots(const codec::RowCodec& rows, const codec::LinkCode
       lanes[i] = i;
       to[i] = coordinates;
     }
-    write_codes(roots, codec, mean.data(), to.data(), squares.data(), g, lanes.data(), n,
-                roots.mutable_bytes(0));
+    write_codes(roots, codec, mean.data(), to.data(), squares.data(), g, lanes.data(),
+                n, roots.mutable_bytes(0));
   }
   return roots;
 }

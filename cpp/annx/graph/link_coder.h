@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gives the links of a graph their codes (codec/link_codec.h), from the rows alone: after
-// building, and for the links that have changed since.
+// Gives the links of a graph their codes (codec/link_codec.h), from the rows alone:
+// after building, and for the links that have changed since.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,8 @@
 
 namespace annx::graph {
 
-// Learns a codec from a sample of the links of the first `count` nodes; null where there
-// is too little to learn from (few links, or nearly all between equal rows).
+// Learns a codec from a sample of the links of the first `count` nodes; null where
+// there is too little to learn from (few links, or nearly all between equal rows).
 std::unique_ptr<codec::LinkCodec> learn_link_codec(const codec::RowCodec& rows,
                                                    const storage::Adjacency& graph,
                                                    std::size_t count,
@@ -27,9 +27,9 @@ std::unique_ptr<codec::LinkCodec> learn_link_codec(const codec::RowCodec& rows,
 
 // Codes the stale links of `nodes` (sorted, each once), a chunk of nodes at a time:
 // everything is computed from the graph as it is, then `publish` is called to run the
-// writing of the chunk, under whatever lock keeps readers out. Nobody else may change the
-// graph meanwhile. Cost: one projection for each row concerned, O(16 axes) for each link;
-// memory: the projections.
+// writing of the chunk, under whatever lock keeps readers out. Nobody else may change
+// the graph meanwhile. Cost: one projection for each row concerned, O(16 axes) for each
+// link; memory: the projections.
 void code_links(const codec::RowCodec& rows, storage::Adjacency& graph,
                 const codec::LinkCodec& codec, std::span<const std::uint32_t> nodes,
                 std::size_t threads,
@@ -37,9 +37,10 @@ void code_links(const codec::RowCodec& rows, storage::Adjacency& graph,
                 Monitor* monitor);
 
 // Where searches of a coded graph begin: one block of links from the codec's mean to
-// `slots`, coded, in a graph of the one node 0. The mean is no row, but reading the block
-// is the same scan, and a few hundred starts cost no more than a hop or two.
-storage::Adjacency code_roots(const codec::RowCodec& rows, const codec::LinkCodec& codec,
+// `slots`, coded, in a graph of the one node 0. The mean is no row, but reading the
+// block is the same scan, and a few hundred starts cost no more than a hop or two.
+storage::Adjacency code_roots(const codec::RowCodec& rows,
+                              const codec::LinkCodec& codec,
                               std::span<const std::uint32_t> slots);
 
 }  // namespace annx::graph

@@ -17,8 +17,8 @@ namespace {
 // The first size at which the rows' centre and layout are judged.
 constexpr std::size_t kFirstRefinement = 64;
 constexpr std::size_t kLayoutSample = 64;
-// Link codes pay, and are learnt, from this many dimensions and rows on; again each time
-// that the rows have grown by the factor, until there are plenty.
+// Link codes pay, and are learnt, from this many dimensions and rows on; again each
+// time that the rows have grown by the factor, until there are plenty.
 constexpr std::size_t kCodedDim = 16;
 constexpr std::size_t kCodedRows = 2048;
 constexpr std::size_t kRoots = 255;  // and slot 0
@@ -168,7 +168,8 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
     const auto lock = lock_.write();
     builder.add_reverse_links(threads);
     if (codec_ != nullptr) {
-      touched_.insert(touched_.end(), builder.touched().begin(), builder.touched().end());
+      touched_.insert(touched_.end(), builder.touched().begin(),
+                      builder.touched().end());
     }
     builder.touched().clear();
     ids_.append(batch, ids == nullptr ? nullptr : ids + done);
@@ -192,8 +193,8 @@ storage::Adjacency GraphIndex::choose_roots(const codec::LinkCodec& codec) const
   return graph::code_roots(rows_, codec, slots);
 }
 
-// Learns a codec where one is due, then codes the links that lack a code. Searches go on
-// meanwhile: they score links without a code as plain rows.
+// Learns a codec where one is due, then codes the links that lack a code. Searches go
+// on meanwhile: they score links without a code as plain rows.
 void GraphIndex::update_codes(std::size_t threads, Monitor* monitor) {
   const std::size_t count = ids_.slots();
   const bool coded = options_.codes && options_.metric != Metric::kL1 &&
@@ -365,10 +366,9 @@ void GraphIndex::search_one(const std::byte* query, std::size_t k, std::size_t w
       float gain;
       const float* vector = scratch.query.vector(gain);
       scratch.link_query.set(*codec_, vector, gain);
-      search::coded_beam_search(links_, count, scratch.query, scratch.link_query.view(),
-                                roots_, width,
-                                filter != nullptr ? width : std::min(width, settle),
-                                scratch.beam);
+      search::coded_beam_search(
+          links_, count, scratch.query, scratch.link_query.view(), roots_, width,
+          filter != nullptr ? width : std::min(width, settle), scratch.beam);
     } else {
       search::beam_search(links_, count, scratch.query, entries_, width, scratch.beam);
     }
@@ -478,8 +478,8 @@ GraphStats GraphIndex::stats(bool walk) const {
   stats.links_bytes =
       links_.words().capacity_bytes() / block_words * options_.build.degree;
   if (codec_ != nullptr) {
-    stats.codes_bytes = links_.words().capacity_bytes() - stats.links_bytes +
-                        codec_->memory_bytes();
+    stats.codes_bytes =
+        links_.words().capacity_bytes() - stats.links_bytes + codec_->memory_bytes();
     stats.code_parts = codec_->parts();
     stats.code_error = codec_->expected_error();
   }
@@ -580,12 +580,13 @@ std::unique_ptr<GraphIndex> GraphIndex::load_from(const storage::FileReader& fil
     index->links_ = storage::Adjacency(options.build.degree, index->codec_->parts());
     const auto roots = static_cast<std::size_t>(
         file.number("graph.roots", kernels::kLinkGroup, kRoots + 1));
-    file.require(roots % kernels::kLinkGroup == 0, "graph.roots", "is no multiple of 32");
+    file.require(roots % kernels::kLinkGroup == 0, "graph.roots",
+                 "is no multiple of 32");
     index->roots_ = storage::Adjacency(roots, index->codec_->parts());
     index->roots_.words() =
         file.array<std::uint32_t>("graph.root_block", index->roots_.stride());
-    index->roots_at_ = static_cast<std::size_t>(
-        file.number("graph.roots_at", 0, storage::kMaxSlots));
+    index->roots_at_ =
+        static_cast<std::size_t>(file.number("graph.roots_at", 0, storage::kMaxSlots));
   }
   if (file.has("graph.learned_at")) {
     index->learned_at_ = static_cast<std::size_t>(

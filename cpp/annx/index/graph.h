@@ -96,7 +96,8 @@ class GraphIndex {
     std::vector<float> scales;
   };
   LinkCodes link_codes(std::int64_t id) const;
-  // The key of a node for a query, and the keys of its links estimated from their codes.
+  // The key of a node for a query, and the keys of its links estimated from their
+  // codes.
   std::vector<float> estimate_links(const std::byte* query, std::int64_t id,
                                     float& key) const;
   // Null without codes. Valid until the next add.
@@ -135,11 +136,11 @@ class GraphIndex {
   std::vector<std::uint32_t> entries_;
   std::size_t refined_at_ = 0;  // size at which centre, layout and entries were chosen
 
-  std::unique_ptr<codec::LinkCodec> codec_;  // null while links have no codes
+  std::unique_ptr<codec::LinkCodec> codec_;        // null while links have no codes
   storage::Adjacency roots_{kernels::kLinkGroup};  // see graph::code_roots
-  std::size_t roots_at_ = 0;                 // size when those were chosen
-  std::size_t learned_at_ = 0;               // size when it was last tried to learn one
-  std::vector<std::uint32_t> touched_;       // nodes whose links may lack codes
+  std::size_t roots_at_ = 0;                       // size when those were chosen
+  std::size_t learned_at_ = 0;          // size when it was last tried to learn one
+  std::vector<std::uint32_t> touched_;  // nodes whose links may lack codes
 
   bool links_trusted_ = true;  // false until the links of a file have been checked
 

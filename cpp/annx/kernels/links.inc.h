@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading the codes of a node's links, written once over link_sums, V, Lanes and LoadF16
-// of simd_*.h. One table entry is looked up for 16 links or more by one byte shuffle
-// (Andre, Kermarrec and Le Scouarnec, "Cache locality is not enough", 2015).
+// Reading the codes of a node's links, written once over link_sums, V, Lanes and
+// LoadF16 of simd_*.h. One table entry is looked up for 16 links or more by one byte
+// shuffle (Andre, Kermarrec and Le Scouarnec, "Cache locality is not enough", 2015).
 
 namespace annx::kernels::ANNX_ISA_NS {
 namespace {
@@ -121,8 +121,8 @@ void hadamard(float* x, std::size_t n) {
     }
     return;
   }
-  // signs[h][i] is -1 where i & h: lane i then becomes its partner's value plus or minus
-  // its own.
+  // signs[h][i] is -1 where i & h: lane i then becomes its partner's value plus or
+  // minus its own.
   float signs[kTileLanes][kTileLanes];
   for (std::size_t h = 1; h < kTileLanes; h *= 2) {
     for (std::size_t i = 0; i < kTileLanes; ++i) signs[h][i] = (i & h) != 0 ? -1 : 1;

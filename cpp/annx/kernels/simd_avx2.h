@@ -538,8 +538,8 @@ ANNX_INLINE void link_sums(const std::uint8_t* codes, std::size_t parts,
         _mm_loadu_si128(reinterpret_cast<const __m128i*>(tables + part * 16)));
   };
   const __m256i nibble = _mm256_set1_epi8(15);
-  // Two entries of 127 fit a byte. Bytes are added up in pairs, as 16-bit words; the odd
-  // ones are added again by themselves and taken off at the end.
+  // Two entries of 127 fit a byte. Bytes are added up in pairs, as 16-bit words; the
+  // odd ones are added again by themselves and taken off at the end.
   __m256i all = _mm256_setzero_si256();
   __m256i odd = _mm256_setzero_si256();
   for (std::size_t p = 0; p < parts; p += 2) {

@@ -415,8 +415,8 @@ ANNX_INLINE Lanes lanes_partner(Lanes a, std::size_t h) {
 ANNX_INLINE void link_sums(const std::uint8_t* codes, std::size_t parts,
                            const std::uint8_t* tables, std::int32_t* sums) {
   const __m512i nibble = _mm512_set1_epi8(15);
-  // Two entries of 127 fit a byte. Bytes are added up in pairs, as 16-bit words; the odd
-  // ones are added again by themselves and taken off at the end.
+  // Two entries of 127 fit a byte. Bytes are added up in pairs, as 16-bit words; the
+  // odd ones are added again by themselves and taken off at the end.
   __m512i all = _mm512_setzero_si512();
   __m512i odd = _mm512_setzero_si512();
   for (std::size_t p = 0; p < parts; p += 4) {
@@ -433,8 +433,8 @@ ANNX_INLINE void link_sums(const std::uint8_t* codes, std::size_t parts,
   const __m512i evens = _mm512_sub_epi16(all, _mm512_slli_epi16(odd, 8));
   const __m256i even = _mm256_add_epi16(_mm512_castsi512_si256(evens),
                                         _mm512_extracti64x4_epi64(evens, 1));
-  const __m256i odds = _mm256_add_epi16(_mm512_castsi512_si256(odd),
-                                        _mm512_extracti64x4_epi64(odd, 1));
+  const __m256i odds =
+      _mm256_add_epi16(_mm512_castsi512_si256(odd), _mm512_extracti64x4_epi64(odd, 1));
   const __m256i a = _mm256_unpacklo_epi16(even, odds);  // links 0-7, 16-23
   const __m256i b = _mm256_unpackhi_epi16(even, odds);  // links 8-15, 24-31
   _mm512_storeu_si512(sums,

@@ -204,8 +204,8 @@ using DriftBounds = void (*)(float* bounds, const float* drift, std::size_t span
 using MergeBounds = void (*)(float* bounds, const float* floors, const float* gap,
                              std::size_t spans, float base);
 
-// 4-bit codes of the links of a node (codec/link_codec.h says what they mean), in groups
-// of kLinkGroup links.
+// 4-bit codes of the links of a node (codec/link_codec.h says what they mean), in
+// groups of kLinkGroup links.
 inline constexpr std::size_t kLinkGroup = 32;
 // Codes of one group: 2 parts a byte, the first in the low half, a byte a link; parts
 // come in fours, so codes have parts / 2 * kLinkGroup bytes.
@@ -224,8 +224,8 @@ using LinkTables = void (*)(const float* coordinates, const float* books,
                             std::uint8_t* out, float* step, float* bias);
 // For each link i of a group, with S the sum of its table entries:
 //   out[i] = base + gain * (offsets[i] + scales[i] * (bias + step * S)),
-// each product and sum one fused multiply-add; offsets and scales are float16. Returns a
-// bit for each link whose value is not above `limit`; NaN is not above anything.
+// each product and sum one fused multiply-add; offsets and scales are float16. Returns
+// a bit for each link whose value is not above `limit`; NaN is not above anything.
 struct LinkQuery {
   const std::uint8_t* tables;
   std::size_t parts;

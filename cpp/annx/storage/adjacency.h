@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The links of a graph: one block a node, of a fixed number of bytes, without pointers.
 //
-//     word    32 bits    x degree   neighbours: used words first, the others kNoEdge. The
-//                                   top bit marks a tree edge (graph/builder.h), the rest
-//                                   is the neighbour's slot.
-//     offset  float16    x lanes    } with link codes only (codec/link_codec.h); lanes are
-//     scale   float16    x lanes    } the degree rounded up to whole groups
-//     codes   bytes      x groups   }
+//     word    32 bits    x degree   neighbours: used words first, the others kNoEdge.
+//     The
+//                                   top bit marks a tree edge (graph/builder.h), the
+//                                   rest is the neighbour's slot.
+//     offset  float16    x lanes    } with link codes only (codec/link_codec.h); lanes
+//     are scale   float16    x lanes    } the degree rounded up to whole groups codes
+//     bytes      x groups   }
 //
 // A link whose word has changed since it was coded has a NaN for a scale: searching
 // sees by that that it must ask the row itself.

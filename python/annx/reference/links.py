@@ -276,11 +276,10 @@ class LinkCodec:
 
     def project(self, rows: Any) -> Floats:
         """Return the coordinates of rows along the axes, from the mean."""
-        return (np.asarray(rows, np.float64) - self.mean) @ self.axes.T
+        result: Floats = (np.asarray(rows, np.float64) - self.mean) @ self.axes.T
+        return result
 
-    def encode(
-        self, row: Any, others: Any
-    ) -> tuple[NDArray[np.uint8], Floats, Floats]:
+    def encode(self, row: Any, others: Any) -> tuple[NDArray[np.uint8], Floats, Floats]:
         """Code the links from a row to others.
 
         Returns
@@ -303,7 +302,9 @@ class LinkCodec:
             decoded[:, at : at + width] = book[codes[:, part]]
             at += width
         differences = np.asarray(others, np.float64) - np.asarray(row, np.float64)
-        squares = (lengths if self.products else np.linalg.norm(differences, axis=1)) ** 2
+        squares = (
+            lengths if self.products else np.linalg.norm(differences, axis=1)
+        ) ** 2
         along = lengths * (z * decoded).sum(axis=1)
         fit = np.where(along > 0, squares / np.where(along > 0, along, 1.0), 0.0)
         if self.products:
