@@ -21,10 +21,9 @@
 namespace annx::bindings {
 namespace {
 
-// The register tiles of one instruction set by themselves, for tests: all sums, and the
-// nearest row of each query.
-py::tuple tile_products(const Array<float>& queries, const Array<float>& rows,
-                        const Array<float>& bias, std::string_view isa) {
+// The register tiles of one instruction set by themselves, for tests.
+Array<float> tile_products(const Array<float>& queries, const Array<float>& rows,
+                           const Array<float>& bias, std::string_view isa) {
   const kernels::TileKernels& tile = kernels::table_for(isa).tile;
   storage::Panels q(tile, storage::Panels::Side::kQueries);
   storage::Panels x(tile, storage::Panels::Side::kRows);
@@ -36,14 +35,7 @@ py::tuple tile_products(const Array<float>& queries, const Array<float>& rows,
   Array<float> sums({q.padded(), x.padded()});
   tile.block(q.data(), q.panels(), x.data(), x.panels(), dim, start.data(),
              sums.mutable_data(), x.padded());
-  Array<float> best(static_cast<py::ssize_t>(q.padded()));
-  Array<std::uint32_t> best_row(static_cast<py::ssize_t>(q.padded()));
-  for (std::size_t p = 0; p < q.panels(); ++p) {
-    tile.nearest(q.panel(p), x.data(), x.panels(), dim, start.data(),
-                 best.mutable_data() + p * q.width(),
-                 best_row.mutable_data() + p * q.width());
-  }
-  return py::make_tuple(sums, best, best_row);
+  return sums;
 }
 
 using index::FlatIndex;

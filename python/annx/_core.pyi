@@ -344,7 +344,7 @@ def random_bits(seed: typing.SupportsInt | typing.SupportsIndex, stream: typing.
     """
     Random(seed, stream).bits(at), for tests.
     """
-def tile_products(queries: numpy.typing.NDArray[numpy.float32], rows: numpy.typing.NDArray[numpy.float32], bias: numpy.typing.NDArray[numpy.float32], isa: str) -> tuple:
+def tile_products(queries: numpy.typing.NDArray[numpy.float32], rows: numpy.typing.NDArray[numpy.float32], bias: numpy.typing.NDArray[numpy.float32], isa: str) -> numpy.typing.NDArray[numpy.float32]:
     """
     Sums bias + <q, x> by register tiles, padded, and the least of each query.
     """

@@ -149,13 +149,6 @@ using TileScan = std::size_t (*)(const float* queries, std::size_t first,
                                  std::size_t query_panels, const float* row_panel,
                                  std::size_t dim, const float* bias,
                                  const float* limits, float* out, std::uint32_t* hits);
-// For each query of one panel the smallest sum over all rows, and the first row that
-// has it (sums that are NaN or +inf are never chosen; row 0 and +inf if nothing is).
-// Give the rows past the last a bias of +inf. For assignment to centroids: bias =
-// |c|^2, queries packed with factor -2.
-using TileNearest = void (*)(const float* query_panel, const float* rows,
-                             std::size_t row_panels, std::size_t dim, const float* bias,
-                             float* best, std::uint32_t* best_row);
 
 struct TileKernels {
   std::size_t queries;  // a query panel's width, at most kMaxTileQueries
@@ -164,7 +157,6 @@ struct TileKernels {
   TilePack pack_rows;
   TileBlock block;
   TileScan scan;
-  TileNearest nearest;
 };
 
 // Centroids come in groups of this many, points in tiles of at most that many.

@@ -111,53 +111,6 @@ std::size_t tile_scan(const float* queries, std::size_t first, std::size_t query
   return query_panels;
 }
 
-void tile_nearest(const float* query_panel, const float* rows, std::size_t row_panels,
-                  std::size_t dim, const float* bias, float* best,
-                  std::uint32_t* best_row) {
-  // Per lane the smallest sum so far and the panel it came from (as a float, exact
-  // below 2^24 panels); lanes are compared only once, at the end.
-  float value[kTileQueries][kTileRows];
-  float panel[kTileQueries][kTileRows];
-  for (std::size_t i = 0; i < kTileQueries; ++i) {
-    for (std::size_t j = 0; j < kTileRows; ++j) {
-      value[i][j] = kTileInfinity;
-      panel[i][j] = 0.0f;
-    }
-  }
-  for (std::size_t p = 0; p < row_panels; ++p) {
-    Lanes start[kTileRegs];
-    tile_bias(bias == nullptr ? nullptr : bias + p * kTileRows, start);
-    TileSums t;
-    tile_sums(query_panel, rows + p * dim * kTileRows, dim, start, t);
-    const Lanes here = lanes_set(static_cast<float>(p));
-    ANNX_UNROLL
-    for (std::size_t i = 0; i < kTileQueries; ++i) {
-      ANNX_UNROLL
-      for (std::size_t r = 0; r < kTileRegs; ++r) {
-        float* v = value[i] + r * kTileLanes;
-        float* w = panel[i] + r * kTileLanes;
-        const Lanes old = lanes_load(v);
-        const LessMask less = lanes_less(t.s[i][r], old);
-        lanes_store(v, less_pick(less, t.s[i][r], old));
-        lanes_store(w, less_pick(less, here, lanes_load(w)));
-      }
-    }
-  }
-  for (std::size_t i = 0; i < kTileQueries; ++i) {
-    float least = kTileInfinity;
-    std::size_t row = 0;
-    for (std::size_t j = 0; j < kTileRows; ++j) {
-      const std::size_t at = static_cast<std::size_t>(panel[i][j]) * kTileRows + j;
-      if (value[i][j] < least || (value[i][j] == least && at < row)) {
-        least = value[i][j];
-        row = at;
-      }
-    }
-    best[i] = least;
-    best_row[i] = static_cast<std::uint32_t>(row);
-  }
-}
-
 // Elements k .. k + kTileLanes of vector `row`, those past the last as zeros.
 ANNX_INLINE Lanes tile_elements(const float* row, std::size_t k, std::size_t dim) {
   if (k + kTileLanes <= dim) return lanes_load(row + k);
@@ -309,8 +262,7 @@ void float_scaled_rows(const float* query, const std::byte* rows, std::size_t st
 
 constexpr TileKernels tile_kernels() {
   return TileKernels{kTileQueries,          kTileRows,   &tile_pack<kTileQueries>,
-                     &tile_pack<kTileRows>, &tile_block, &tile_scan,
-                     &tile_nearest};
+                     &tile_pack<kTileRows>, &tile_block, &tile_scan};
 }
 
 }  // namespace
