@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -263,6 +265,46 @@ def test_coded_index_survives_a_file(tmp_path):
         loaded.add(clustered(600, 40, seed=11))
         assert len(loaded) == 3600
         assert loaded.search(queries, k=5).ids.shape == (20, 5)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.7])
+def test_filters_hold_on_a_coded_index(share):
+    index, vectors = build(48)
+    rng = np.random.default_rng(4)
+    allowed = np.flatnonzero(rng.random(len(vectors)) < share)
+    queries = clustered(50, 48, seed=8)
+    truth, _ = annx.exact_search(queries, vectors[allowed], k=5)
+    found = index.search(queries, k=5, ef=100, filter=allowed).ids
+    assert np.isin(found, allowed).all()
+    near = [np.isin(f, allowed[t]).mean() for f, t in zip(found, truth, strict=True)]
+    assert np.mean(near) > 0.95
+
+
+def test_searches_run_while_codes_are_learnt_and_links_change():
+    vectors = clustered(6000, 32)
+    index = annx.GraphIndex(32, ef_construction=40)
+    index.add(vectors[:1500])
+    stop = threading.Event()
+    wrong: list[str] = []
+
+    def search():
+        while not stop.is_set():
+            found = index.search(vectors[:50], k=1, ef=40, threads=1)
+            if (found.ids[:, 0] != np.arange(50)).mean() > 0.05:
+                wrong.append("lost rows")
+            if not np.isfinite(found.distances).all():
+                wrong.append("no answer")
+
+    readers = [threading.Thread(target=search) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for begin in range(1500, 6000, 500):
+        index.add(vectors[begin : begin + 500], threads=1)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong
+    assert index.stats()["code_parts"] > 0
 
 
 def test_damaged_codes_never_crash_a_search(tmp_path):
