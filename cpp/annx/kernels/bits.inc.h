@@ -159,11 +159,11 @@ template <class Pair>
 void bit_gather(const std::byte* query, const std::byte* rows, std::size_t stride,
                 const std::uint32_t* slots, std::size_t count, std::size_t bytes,
                 typename Pair::Out* out) {
-  Ahead ahead(rows, stride, slots, count, bytes);
+  const Ahead ahead(rows, stride, slots, count, bytes);
   if (bytes >= 4 && bytes < 8) {
     const std::uint64_t q = halves(query, bytes);
     for (std::size_t i = 0; i < count; ++i) {
-      ahead.before(i + 1);
+      ahead.before(i);
       Pair pair;
       pair.add(q, halves(rows + slots[i] * stride, bytes));
       out[i] = pair.result();
@@ -171,7 +171,7 @@ void bit_gather(const std::byte* query, const std::byte* rows, std::size_t strid
     return;
   }
   bit_any<Pair>(query, count, bytes, out, [&](std::size_t i) {
-    ahead.before(i + 1);
+    ahead.before(i);
     return rows + slots[i] * stride;
   });
 }

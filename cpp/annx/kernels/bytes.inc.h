@@ -14,10 +14,11 @@ namespace annx::kernels::ANNX_ISA_NS {
 namespace {
 
 // out[a * out_stride + r] = Term(queries[a], rows[r]) for Q queries and R rows.
-template <class Term, int Q, int R>
+template <class Term, int Q, int R, class Fetch = NoneLater>
 ANNX_INLINE void byte_tile(const std::byte* const* queries,
                            const std::byte* const* rows, std::size_t dim,
-                           std::int32_t* out, std::size_t out_stride) {
+                           std::int32_t* out, std::size_t out_stride,
+                           const Fetch& fetch = {}) {
   I s[Q][R];
   typename Term::Shared shared[Q];
   ANNX_UNROLL
@@ -27,6 +28,7 @@ ANNX_INLINE void byte_tile(const std::byte* const* queries,
   }
   std::size_t i = 0;
   for (; i + kByteStep <= dim; i += kByteStep) {
+    if (i % 64 == 0) fetch.lines(i, i + 64);
     typename Term::Query q[Q];
     ANNX_UNROLL
     for (int a = 0; a < Q; ++a) {
@@ -41,6 +43,7 @@ ANNX_INLINE void byte_tile(const std::byte* const* queries,
       for (int a = 0; a < Q; ++a) s[a][r] = Term::add(q[a], x, s[a][r]);
     }
   }
+  fetch.rest(i, dim);
   if (i < dim) {
     typename Term::Query q[Q];
     ANNX_UNROLL
@@ -92,20 +95,21 @@ template <class Term>
 void byte_gather(const std::byte* query, const std::byte* rows, std::size_t stride,
                  const std::uint32_t* slots, std::size_t count, std::size_t dim,
                  std::int32_t* out) {
-  Ahead ahead(rows, stride, slots, count, dim);
+  const Ahead ahead(rows, stride, slots, count, dim);
   for_groups<kByteGroup>(
       count,
       [&](std::size_t i) {
         const std::byte* group[kByteGroup];
-        ahead.before(i + kByteGroup);
+        Later<kByteGroup> later;
         ANNX_UNROLL
         for (int r = 0; r < kByteGroup; ++r) {
-          group[r] = rows + slots[i + static_cast<std::size_t>(r)] * stride;
+          const std::size_t at = i + static_cast<std::size_t>(r);
+          group[r] = rows + slots[at] * stride;
+          later.rows[r] = ahead.later(at);
         }
-        byte_tile<Term, 1, kByteGroup>(&query, group, dim, out + i, 0);
+        byte_tile<Term, 1, kByteGroup>(&query, group, dim, out + i, 0, later);
       },
       [&](std::size_t i) {
-        ahead.before(i + 1);
         const std::byte* row = rows + slots[i] * stride;
         byte_tile<Term, 1, 1>(&query, &row, dim, out + i, 0);
       });
@@ -154,10 +158,10 @@ void byte_squares(const std::byte* rows, std::size_t stride, std::size_t count,
 }
 
 // Both of cosine's sums for R rows.
-template <class Dot, int R>
+template <class Dot, int R, class Fetch = NoneLater>
 ANNX_INLINE void byte_cosine(const std::byte* query, const std::byte* const* rows,
-                             std::size_t dim, std::int32_t* dots,
-                             std::int32_t* squares) {
+                             std::size_t dim, std::int32_t* dots, std::int32_t* squares,
+                             const Fetch& fetch = {}) {
   I dot[R];
   I square[R];
   typename Dot::Shared of_query;
@@ -178,8 +182,10 @@ ANNX_INLINE void byte_cosine(const std::byte* query, const std::byte* const* row
   };
   std::size_t i = 0;
   for (; i + kByteStep <= dim; i += kByteStep) {
+    if (i % 64 == 0) fetch.lines(i, i + 64);
     step(b_load(query + i), [&](const std::byte* row) { return b_load(row + i); });
   }
+  fetch.rest(i, dim);
   if (i < dim) {
     step(b_part(query, i, dim - i, dim),
          [&](const std::byte* row) { return b_part(row, i, dim - i, dim); });
@@ -224,20 +230,21 @@ void byte_cosine_gather(const std::byte* query, const std::byte* rows,
                         std::size_t stride, const std::uint32_t* slots,
                         std::size_t count, std::size_t dim, std::int32_t* dots,
                         std::int32_t* squares) {
-  Ahead ahead(rows, stride, slots, count, dim);
+  const Ahead ahead(rows, stride, slots, count, dim);
   for_groups<kByteGroup>(
       count,
       [&](std::size_t i) {
         const std::byte* group[kByteGroup];
-        ahead.before(i + kByteGroup);
+        Later<kByteGroup> later;
         ANNX_UNROLL
         for (int r = 0; r < kByteGroup; ++r) {
-          group[r] = rows + slots[i + static_cast<std::size_t>(r)] * stride;
+          const std::size_t at = i + static_cast<std::size_t>(r);
+          group[r] = rows + slots[at] * stride;
+          later.rows[r] = ahead.later(at);
         }
-        byte_cosine<Dot, kByteGroup>(query, group, dim, dots + i, squares + i);
+        byte_cosine<Dot, kByteGroup>(query, group, dim, dots + i, squares + i, later);
       },
       [&](std::size_t i) {
-        ahead.before(i + 1);
         const std::byte* row = rows + slots[i] * stride;
         byte_cosine<Dot, 1>(query, &row, dim, dots + i, squares + i);
       });

@@ -32,10 +32,34 @@ struct TermSquare {
   static ANNX_INLINE V add(V, V x, V s) { return v_fma(x, x, s); }
 };
 
+// Rows that are asked for while others are summed, line by line as those are read.
+struct NoneLater {
+  ANNX_INLINE void lines(std::size_t, std::size_t) const {}
+  ANNX_INLINE void rest(std::size_t, std::size_t) const {}
+};
+template <int R>
+struct Later {
+  const std::byte* rows[R];
+
+  // Bytes [begin, end).
+  ANNX_INLINE void lines(std::size_t begin, std::size_t end) const {
+    ANNX_UNROLL
+    for (int r = 0; r < R; ++r) {
+      for (std::size_t at = begin; at < end; at += 64) prefetch(rows[r] + at);
+    }
+  }
+  // The same up to the end of a row, which may reach into one line more.
+  ANNX_INLINE void rest(std::size_t begin, std::size_t end) const {
+    lines(begin, end);
+    ANNX_UNROLL
+    for (int r = 0; r < R && end != 0; ++r) prefetch(rows[r] + end - 1);
+  }
+};
+
 // out[r] = sum over the elements of Term(query, rows[r]) for R rows.
-template <class Term, class Load, int R>
+template <class Term, class Load, int R, class Fetch = NoneLater>
 ANNX_INLINE void float_group(const float* query, const std::byte* const* rows,
-                             std::size_t dim, float* out) {
+                             std::size_t dim, float* out, const Fetch& fetch = {}) {
   const auto* q = reinterpret_cast<const std::byte*>(query);
   V s[R][kRegs];
   ANNX_UNROLL
@@ -45,6 +69,7 @@ ANNX_INLINE void float_group(const float* query, const std::byte* const* rows,
   }
   std::size_t i = 0;
   for (; i + 32 <= dim; i += 32) {
+    fetch.lines(i * Load::kBytes, (i + 32) * Load::kBytes);
     ANNX_UNROLL
     for (int j = 0; j < kRegs; ++j) {
       const std::size_t at = i + static_cast<std::size_t>(j * kWidth);
@@ -56,6 +81,7 @@ ANNX_INLINE void float_group(const float* query, const std::byte* const* rows,
       }
     }
   }
+  fetch.rest(i * Load::kBytes, dim * Load::kBytes);
   // The tail goes to the same lanes: whole registers first, then a part of one.
   ANNX_UNROLL
   for (int j = 0; j < kRegs; ++j) {
@@ -82,9 +108,10 @@ ANNX_INLINE void float_group(const float* query, const std::byte* const* rows,
 }
 
 // Both of cosine's sums for R rows.
-template <class Load, int R>
+template <class Load, int R, class Fetch = NoneLater>
 ANNX_INLINE void float_cosine(const float* query, const std::byte* const* rows,
-                              std::size_t dim, float* dots, float* squares) {
+                              std::size_t dim, float* dots, float* squares,
+                              const Fetch& fetch = {}) {
   V s[2 * R][kRegs];
   ANNX_UNROLL
   for (int r = 0; r < 2 * R; ++r) {
@@ -93,6 +120,7 @@ ANNX_INLINE void float_cosine(const float* query, const std::byte* const* rows,
   }
   std::size_t i = 0;
   for (; i + 32 <= dim; i += 32) {
+    fetch.lines(i * Load::kBytes, (i + 32) * Load::kBytes);
     ANNX_UNROLL
     for (int j = 0; j < kRegs; ++j) {
       const std::size_t at = i + static_cast<std::size_t>(j * kWidth);
@@ -106,6 +134,7 @@ ANNX_INLINE void float_cosine(const float* query, const std::byte* const* rows,
       }
     }
   }
+  fetch.rest(i * Load::kBytes, dim * Load::kBytes);
   const auto* q = reinterpret_cast<const std::byte*>(query);
   ANNX_UNROLL
   for (int j = 0; j < kRegs; ++j) {
@@ -226,34 +255,40 @@ ANNX_INLINE void for_groups(std::size_t count, Group group, Single single) {
   for (; i < count; ++i) single(i);
 }
 
-// Asks for the rows of a list a fixed number of bytes before they are summed.
+// Asks for the rows of a list a fixed number of bytes before they are summed: the first
+// ones at once, the others while rows are summed (Later), because a burst of requests
+// fills every place for outstanding ones and holds up the sums behind it.
 class Ahead {
  public:
   ANNX_INLINE Ahead(const std::byte* rows, std::size_t stride,
                     const std::uint32_t* slots, std::size_t count, std::size_t bytes)
       : rows_(rows), stride_(stride), slots_(slots), count_(count), bytes_(bytes) {
-    std::size_t depth = kAheadBytes / (bytes + 64);
-    depth = depth < 2 ? 2 : depth > kAheadRows ? kAheadRows : depth;
-    to(depth);
-    depth_ = depth;
+    const std::size_t depth = kAheadBytes / (bytes + 64);
+    depth_ = depth < kLeastAhead  ? kLeastAhead
+             : depth > kAheadRows ? kAheadRows
+                                  : depth;
+    for (std::size_t i = 0; i < depth_; ++i) fetch(i);
   }
-  // Called before rows up to `end` are summed.
-  ANNX_INLINE void before(std::size_t end) { to(end + depth_); }
+  // Called before row i is summed: asks for one row at once.
+  ANNX_INLINE void before(std::size_t i) const { fetch(i + depth_); }
+  // The row to ask for while row i is summed.
+  ANNX_INLINE const std::byte* later(std::size_t i) const {
+    const std::size_t at = i + depth_;
+    return rows_ + slots_[at < count_ ? at : count_ - 1] * stride_;
+  }
 
  private:
   // Enough bytes in flight to hide the latency of memory, few enough to stay in L1.
-  static constexpr std::size_t kAheadBytes = 8192;
+  static constexpr std::size_t kAheadBytes = 4096;
   static constexpr std::size_t kAheadRows = 32;
+  static constexpr std::size_t kLeastAhead = 4;  // a whole group
 
-  ANNX_INLINE void to(std::size_t end) {
-    if (end > count_) end = count_;
-    for (; next_ < end; ++next_) {
-      const std::byte* row = rows_ + slots_[next_] * stride_;
-      for (std::size_t offset = 0; offset < bytes_; offset += 64)
-        prefetch(row + offset);
-      // A row that does not begin on a cache line ends on one more.
-      if (bytes_ != 0) prefetch(row + bytes_ - 1);
-    }
+  ANNX_INLINE void fetch(std::size_t i) const {
+    if (i >= count_ || bytes_ == 0) return;
+    const std::byte* row = rows_ + slots_[i] * stride_;
+    for (std::size_t offset = 0; offset < bytes_; offset += 64) prefetch(row + offset);
+    // A row that does not begin on a cache line ends on one more.
+    prefetch(row + bytes_ - 1);
   }
 
   const std::byte* rows_;
@@ -261,28 +296,28 @@ class Ahead {
   const std::uint32_t* slots_;
   std::size_t count_;
   std::size_t bytes_;
-  std::size_t depth_ = 0;
-  std::size_t next_ = 0;
+  std::size_t depth_;
 };
 
 template <class Term, class Load>
 void float_gather(const float* query, const std::byte* rows, std::size_t stride,
                   const std::uint32_t* slots, std::size_t count, std::size_t dim,
                   float* out) {
-  Ahead ahead(rows, stride, slots, count, dim * Load::kBytes);
+  const Ahead ahead(rows, stride, slots, count, dim * Load::kBytes);
   for_groups<kFloatGroup>(
       count,
       [&](std::size_t i) {
         const std::byte* group[kFloatGroup];
-        ahead.before(i + kFloatGroup);
+        Later<kFloatGroup> later;
         ANNX_UNROLL
         for (int r = 0; r < kFloatGroup; ++r) {
-          group[r] = rows + slots[i + static_cast<std::size_t>(r)] * stride;
+          const std::size_t at = i + static_cast<std::size_t>(r);
+          group[r] = rows + slots[at] * stride;
+          later.rows[r] = ahead.later(at);
         }
-        float_group<Term, Load, kFloatGroup>(query, group, dim, out + i);
+        float_group<Term, Load, kFloatGroup>(query, group, dim, out + i, later);
       },
       [&](std::size_t i) {
-        ahead.before(i + 1);
         const std::byte* row = rows + slots[i] * stride;
         float_group<Term, Load, 1>(query, &row, dim, out + i);
       });
@@ -292,11 +327,11 @@ template <class Load>
 void float_cosine_gather(const float* query, const std::byte* rows, std::size_t stride,
                          const std::uint32_t* slots, std::size_t count, std::size_t dim,
                          float* dots, float* squares) {
-  Ahead ahead(rows, stride, slots, count, dim * Load::kBytes);
+  const Ahead ahead(rows, stride, slots, count, dim * Load::kBytes);
   for (std::size_t i = 0; i < count; ++i) {
-    ahead.before(i + 1);
+    const Later<1> later{{ahead.later(i)}};
     const std::byte* row = rows + slots[i] * stride;
-    float_cosine<Load, 1>(query, &row, dim, dots + i, squares + i);
+    float_cosine<Load, 1>(query, &row, dim, dots + i, squares + i, later);
   }
 }
 
