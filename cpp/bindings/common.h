@@ -61,7 +61,6 @@ void bind_codec(py::module_& m);
 void bind_pq_flat(py::module_& m);
 void bind_graph(py::module_& m);
 void bind_kernels(py::module_& m);
-void bind_storage(py::module_& m);
 void bind_flat(py::module_& m);
 
 }  // namespace annx::bindings

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "annx/base/error.h"
 #include "annx/base/prefetch.h"
@@ -418,6 +419,22 @@ const float* RowCodec::Query::vector(float& gain) {
   if (!codec.is_byte()) return reinterpret_cast<const float*>(query_);
   kernels::active().widen[codec.traversal_type_](query_, codec.dim_, row_.data());
   return row_.data();
+}
+
+float RowCodec::Query::key_error(float key) const {
+  constexpr float kSingle = 1e-6f;
+  // Half of what rounding to bfloat16 can change an element by, which is 2^-9 of it:
+  // errors of many elements partly cancel.
+  constexpr float kRounding = 0x1.0p-10f;
+  const RowCodec& codec = *codec_;
+  if (codec.layout_ != Layout::kSplit) return kSingle * std::abs(key);
+  if (op_ == kernels::kOpDot && codec.metric_ == Metric::kCosine) return kRounding;
+  if (op_ != kernels::kOpL2) return std::numeric_limits<float>::infinity();
+  // |x| <= |q| + |q - x|, all from the centre.
+  const float distance = std::sqrt(std::max(key, 0.0f));
+  const float error =
+      kRounding * (norm_of(traversal_.data(), codec.dim_) + distance);
+  return 2 * distance * error + error * error;
 }
 
 double RowCodec::Query::exact(std::uint32_t slot) {

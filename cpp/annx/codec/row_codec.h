@@ -98,6 +98,11 @@ class RowCodec {
     // |q - y|^2 (for ip: -<q, y>) grows by one. Not for l1. Only after `set`.
     const float* vector(float& gain);
 
+    // How far rounding of the rows can put a key off, for rows with keys near this one:
+    // not the worst case, but several standard deviations. Infinite where there is no
+    // saying. Only after `set`.
+    float key_error(float key) const;
+
     // The metric's distance, from the full row and the canonical kernel. Only after
     // `set`.
     double exact(std::uint32_t slot);

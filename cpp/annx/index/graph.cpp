@@ -24,9 +24,6 @@ constexpr std::size_t kCodedRows = 2048;
 constexpr std::size_t kRoots = 255;  // and slot 0
 constexpr std::size_t kLearnAgain = 4;
 constexpr std::size_t kLearntEnough = 100000;
-// Rows settled beyond k, with k / 8 more: keys of rounded rows are off by less than a
-// thousandth, and the ranks from k to here span several per cent.
-constexpr std::size_t kSettleMore = 2;
 constexpr std::size_t kQueriesPerRange = 16;
 // What an entry of a beam costs, in rows of a scan.
 constexpr double kRowsPerBeamEntry = 16;
@@ -359,8 +356,8 @@ void GraphIndex::search_one(const std::byte* query, std::size_t k, std::size_t w
     }
   }
   if (walk) {
-    // Rounded keys can swap near neighbours, so some more than k are settled exactly.
-    const std::size_t settle = k + kSettleMore + k / 8;
+    // Rounded keys can swap near neighbours, so some more than k may be settled exactly.
+    const std::size_t settle = k + std::max<std::size_t>(k, 8);
     width = std::min(width, count);
     if (codec_ != nullptr) {
       float gain;
@@ -374,12 +371,17 @@ void GraphIndex::search_one(const std::byte* query, std::size_t k, std::size_t w
     }
     const search::CandidateList& beam =
         codec_ != nullptr ? scratch.beam.found : scratch.beam.beam;
+    std::size_t end = beam.size();
     if (filter == nullptr) {
-      for (std::size_t i = 0; i < std::min(settle, beam.size()); ++i) {
-        scratch.query.prefetch_exact(beam.slot(i));
+      if (end > k) {
+        const float last = beam.key(k - 1);
+        const float limit = last + 2 * scratch.query.key_error(last);
+        end = k;
+        while (end < std::min(settle, beam.size()) && !(beam.key(end) > limit)) ++end;
       }
+      for (std::size_t i = 0; i < end; ++i) scratch.query.prefetch_exact(beam.slot(i));
     }
-    for (std::size_t i = 0; i < beam.size() && shortlist.size() < settle; ++i) {
+    for (std::size_t i = 0; i < end && shortlist.size() < settle; ++i) {
       const std::uint32_t slot = beam.slot(i);
       if (filter != nullptr && (slot >= filter->capacity() || !filter->test(slot))) {
         continue;
