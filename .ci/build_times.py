@@ -4,11 +4,15 @@
 As a compiler launcher (`CMAKE_CXX_COMPILER_LAUNCHER="python3;.ci/build_times.py;LOG"`,
 with absolute paths) it runs the compiler and appends what it took to LOG. Called with
 LOG alone it prints the table and fails if a limit is passed. Processor time, because
-wall time would fail on any machine that does something else as well.
+wall time would fail on any machine that does something else as well. Compilers that
+run side by side still slow one another (shared cores and caches), by a quarter and
+more; so where a limit is passed, the slowest units are compiled once more, one at a
+time, and the lesser figure counts.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -17,30 +21,52 @@ from pathlib import Path
 
 UNIT_LIMIT = 15.0
 TOTAL_LIMIT = 180.0
+REPEATS = 12
+
+
+def timed(command: list[str], cwd: str | None = None) -> tuple[float, int]:
+    """Run a command; return its processor seconds and its exit status."""
+    before = os.times()
+    status = subprocess.run(command, check=False, cwd=cwd).returncode
+    after = os.times()
+    seconds = after.children_user + after.children_system
+    return seconds - before.children_user - before.children_system, status
 
 
 def launch(log: Path, command: list[str]) -> int:
-    """Run one compiler command and append its seconds and its object's name."""
-    status = subprocess.run(command, check=False).returncode
-    times = os.times()
+    """Run one compiler command and append its seconds, its object and itself."""
+    seconds, status = timed(command)
     unit = command[command.index("-o") + 1] if "-o" in command else ""
     # Of annx's own targets alone: CMake also compiles to get to know the compiler.
     if "-c" in command and re.search(r"(^|/)(_core|annx_\w+)\.dir/", unit):
-        unit = unit.partition(".dir/")[2]
+        entry = [seconds, unit.partition(".dir/")[2], command, str(Path.cwd())]
         with log.open("a", encoding="utf-8") as file:
-            file.write(f"{times.children_user + times.children_system:.2f} {unit}\n")
+            file.write(json.dumps(entry) + "\n")
     return status
 
 
 def report(log: Path) -> int:
     """Print the table; return the exit status."""
-    units = [line.split() for line in log.read_text(encoding="utf-8").splitlines()]
-    seconds = sorted(((float(t), unit) for t, unit in units), reverse=True)
-    for t, unit in seconds:
-        print(f"{t:7.1f} s  {unit}{'  ABOVE 15 s' if t > UNIT_LIMIT else ''}")
-    total = sum(t for t, _ in seconds)
-    print(f"{total:7.1f} s  all {len(seconds)} units (limit {TOTAL_LIMIT:g})")
-    return int(not seconds or seconds[0][0] > UNIT_LIMIT or total > TOTAL_LIMIT)
+    units = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    units.sort(reverse=True)
+
+    def above() -> bool:
+        seconds = [unit[0] for unit in units]
+        return max(seconds, default=0) > UNIT_LIMIT or sum(seconds) > TOTAL_LIMIT
+
+    for unit in units[:REPEATS]:
+        if not above():
+            break
+        again, status = timed(unit[2], unit[3])
+        if status == 0:
+            print(f"{unit[1]}: {unit[0]:.1f} s beside others, {again:.1f} s alone")
+            unit[0] = min(unit[0], again)
+    units.sort(reverse=True)
+    for seconds, name, *_ in units:
+        print(f"{seconds:7.1f} s  {name}{'  ABOVE 15 s' * (seconds > UNIT_LIMIT)}")
+    total = sum(unit[0] for unit in units)
+    print(f"{total:7.1f} s  all {len(units)} units (limit {TOTAL_LIMIT:g})")
+    return int(not units or above())
 
 
 if __name__ == "__main__":

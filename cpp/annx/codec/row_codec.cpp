@@ -432,8 +432,7 @@ float RowCodec::Query::key_error(float key) const {
   if (op_ != kernels::kOpL2) return std::numeric_limits<float>::infinity();
   // |x| <= |q| + |q - x|, all from the centre.
   const float distance = std::sqrt(std::max(key, 0.0f));
-  const float error =
-      kRounding * (norm_of(traversal_.data(), codec.dim_) + distance);
+  const float error = kRounding * (norm_of(traversal_.data(), codec.dim_) + distance);
   return 2 * distance * error + error * error;
 }
 

@@ -356,7 +356,8 @@ void GraphIndex::search_one(const std::byte* query, std::size_t k, std::size_t w
     }
   }
   if (walk) {
-    // Rounded keys can swap near neighbours, so some more than k may be settled exactly.
+    // Rounded keys can swap near neighbours, so some more than k may be settled
+    // exactly.
     const std::size_t settle = k + std::max<std::size_t>(k, 8);
     width = std::min(width, count);
     if (codec_ != nullptr) {
