@@ -15,6 +15,7 @@
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define ANNX_INLINE __forceinline
+#define ANNX_NOINLINE __declspec(noinline)
 extern "C" void* __cdecl memcpy(void*, const void*, std::size_t);
 extern "C" float __cdecl fmaf(float, float, float);
 extern "C" float __cdecl sqrtf(float);
@@ -25,6 +26,7 @@ extern "C" float __cdecl sqrtf(float);
   __builtin_bit_cast(float, __builtin_bit_cast(unsigned, x) & 0x7FFFFFFFu)
 #else
 #define ANNX_INLINE inline __attribute__((always_inline))
+#define ANNX_NOINLINE __attribute__((noinline))
 #define ANNX_MEMCPY __builtin_memcpy
 #define ANNX_FMAF __builtin_fmaf
 #define ANNX_SQRTF __builtin_sqrtf

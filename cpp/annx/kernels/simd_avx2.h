@@ -107,16 +107,9 @@ alignas(32) constexpr std::uint8_t kShiftWindow[32] = {
     0,   1,   2,   3,   4,   5,   6,   7,   8,   9,   10,  11,  12,  13,  14,  15,
     128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128};
 
-// The last n < 16 bytes of a row of `size`, from byte i on, zero-filled. A row of 16
-// bytes or more is read again from its end, backwards; a shorter one in pieces.
-ANNX_INLINE __m128i last_bytes(const std::byte* row, std::size_t i, std::size_t n,
-                               std::size_t size) {
-  if (size >= 16) {
-    const __m128i window =
-        _mm_loadu_si128(reinterpret_cast<const __m128i*>(kShiftWindow + 16 - n));
-    return _mm_shuffle_epi8(load_16(row + size - 16), window);
-  }
-  const std::byte* p = row + i;
+// n < 16 bytes, zero-filled, in pieces. Not inline: it would be a third of the code, in
+// every tail of every loop, and only rows below 16 bytes come here.
+ANNX_NOINLINE static __m128i few_bytes(const std::byte* p, std::size_t n) {
   std::uint64_t low = 0;
   std::uint64_t high = 0;
   std::size_t at = 0;
@@ -143,6 +136,16 @@ ANNX_INLINE __m128i last_bytes(const std::byte* row, std::size_t i, std::size_t 
   if (n & 1) rest |= static_cast<std::uint64_t>(p[at]) << shift;
   ((n & 8) ? high : low) |= rest;
   return _mm_set_epi64x(static_cast<long long>(high), static_cast<long long>(low));
+}
+
+// The last n < 16 bytes of a row of `size`, from byte i on, zero-filled. A row of 16
+// bytes or more is read again from its end, backwards; a shorter one in pieces.
+ANNX_INLINE __m128i last_bytes(const std::byte* row, std::size_t i, std::size_t n,
+                               std::size_t size) {
+  if (size < 16) return few_bytes(row + i, n);
+  const __m128i window =
+      _mm_loadu_si128(reinterpret_cast<const __m128i*>(kShiftWindow + 16 - n));
+  return _mm_shuffle_epi8(load_16(row + size - 16), window);
 }
 
 struct LoadF32 {

@@ -113,7 +113,7 @@ std::vector<TopK<Key>> stream_topk(const RowSet& set, RowsView queries, std::siz
   const Scorers<Key> scorers = make_scorers<Key>(set, queries);
   // Several queries share rows that stay in the second cache; a single one wants long
   // stretches of them.
-  const std::size_t bytes = std::size_t{queries.rows == 1 ? 16 : 1} << 20;
+  const std::size_t bytes = static_cast<std::size_t>(queries.rows == 1 ? 16 : 1) << 20;
   const std::size_t block =
       std::max<std::size_t>(32, bytes / 4 / std::max<std::size_t>(set.stride, 1));
   const Division parts(set.count, std::min<std::size_t>(block, 8192), 32, queries.rows,
