@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hold a clean build to its budget of processor time: 180 s in all, 15 s a unit.
+"""Hold a clean build to its budget of processor time: 300 s in all, 15 s a unit.
+
+On two cores 300 s are two and a half minutes, where an install may take three.
 
 As a compiler launcher (`CMAKE_CXX_COMPILER_LAUNCHER="python3;.ci/build_times.py;LOG"`,
 with absolute paths) it runs the compiler and appends what it took to LOG. Called with
@@ -20,7 +22,7 @@ import sys
 from pathlib import Path
 
 UNIT_LIMIT = 15.0
-TOTAL_LIMIT = 180.0
+TOTAL_LIMIT = 300.0
 REPEATS = 12
 
 

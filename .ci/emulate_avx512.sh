@@ -19,9 +19,9 @@ finish() {
 }
 trap finish EXIT
 
-mkdir -p "$work/root" "$work/iso/isolinux"
-strip -o "$work/root/init" "$tests"
-(cd "$work/root" && find . | cpio --quiet -o -H newc | gzip -1) >"$work/iso/initrd.gz"
+mkdir -p "$work/initrd" "$work/iso/isolinux"
+strip -o "$work/initrd/init" "$tests"
+(cd "$work/initrd" && find . | cpio --quiet -o -H newc | gzip -1) >"$work/iso/initrd.gz"
 cp "$kernel" "$work/iso/vmlinuz"
 cp /usr/lib/ISOLINUX/isolinux.bin "$work/iso/isolinux/"
 cp /usr/lib/syslinux/modules/bios/ldlinux.c32 "$work/iso/isolinux/"

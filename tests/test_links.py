@@ -112,6 +112,27 @@ def test_codes_equal_the_reference_and_estimates_are_near(dim, metric, dtype):
     assert np.std(np.concatenate(errors)) < 2.5 * expected_error + 0.02
 
 
+@pytest.mark.parametrize(("dim", "metric", "dtype"), CASES)
+def test_estimates_are_exact_along_the_link(dim, metric, dtype):
+    """A query in the direction of a link finds that neighbour where it is."""
+    index, vectors = build(dim, metric, dtype)
+    reference = reference_of(index)
+    rows = code_space(vectors, metric)
+    for node in range(0, len(rows), 300):
+        ids, codes, offsets, scales = index._native.link_codes(node)
+        r = rows[ids] - rows[node]
+        squares = (r**2).sum(axis=1)
+        for i in range(len(ids)):
+            query = rows[node] + 0.7 * r[i]
+            got = reference.estimate(query, 0.0, codes, offsets, scales)[i]
+            # -<q, r>, and |q - x|^2 - |q - y|^2, less what the node itself adds.
+            along = -0.7 * squares[i] if metric == "ip" else -0.4 * squares[i]
+            if metric == "ip":
+                base = reference.estimate(rows[node], 0.0, codes, offsets, scales)[i]
+                got -= base
+            assert abs(got - along) < 0.03 * squares[i] + 1e-6
+
+
 @pytest.mark.parametrize("dim", [257, 300, 512, 784])
 def test_rotation_equals_the_reference(dim):
     index, _ = build(dim, n=2100, seed=5, degree=8)
@@ -180,6 +201,8 @@ def test_coded_search_finds_what_plain_search_finds(dim, metric, offset):
 
 def test_plain_storage_has_no_codes():
     index, _ = build(32, storage="plain")
+    assert index.storage == "plain"
+    assert annx.GraphIndex(32).storage == "fast"
     assert index.stats()["code_parts"] == 0
     assert index.memory_usage()["codes"] == 0
     with pytest.raises(ValueError, match="storage"):
@@ -236,6 +259,32 @@ def test_an_interrupted_add_leaves_links_that_searches_ask_rows_for():
     assert all(
         np.isfinite(index._native.link_codes(i)[3]).all() for i in range(0, 4000, 50)
     )
+
+
+def test_links_that_a_file_holds_without_codes_are_coded_by_the_next_add(tmp_path):
+    vectors = clustered(3200, 24)
+    index = annx.GraphIndex(24, ef_construction=40)
+    index.add(vectors[:2500])
+
+    def stop(done, total):
+        if done >= 512:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index.add(vectors[2500:], progress=stop)
+
+    def uncoded(index):
+        return sum(
+            int(np.isnan(index._native.link_codes(i)[3]).sum())
+            for i in range(len(index))
+        )
+
+    assert uncoded(index) > 0
+    index.save(tmp_path / "part.annx")
+    loaded = annx.load(tmp_path / "part.annx")
+    assert uncoded(loaded) == uncoded(index)
+    loaded.add(vectors[:1] + 1)
+    assert uncoded(loaded) == 0
 
 
 def test_duplicates_and_constants_are_no_trouble():

@@ -22,7 +22,7 @@ PACKAGE = Path(annx.__file__).parent
 WITHOUT_TWIN = frozenset({"load", "IdSet", "SearchResult", "RadiusResult"})
 # Methods about files, memory and the machine rather than the algorithm.
 NATIVE_METHODS = frozenset(
-    {"save", "load", "memory_usage", "stats", "to_bytes", "from_bytes"}
+    {"save", "load", "memory_usage", "stats", "storage", "to_bytes", "from_bytes"}
 )
 # Arguments about the machine.
 NATIVE_ARGUMENTS = frozenset({"threads", "progress"})

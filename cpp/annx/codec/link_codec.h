@@ -89,8 +89,8 @@ class LinkCodec {
   float offset_unit() const { return offset_unit_; }
   float scale_unit() const { return scale_unit_; }
 
-  // <v_k, row - c> for all axes.
-  void project(const float* row, float* out) const;
+  // <v_k, row - c> for all axes; `scratch` is memory to reuse from row to row.
+  void project(const float* row, std::vector<float>& scratch, float* out) const;
 
   // Codes a group of links from one row to `count` <= kLinkGroup others, all projected;
   // `squares` holds |r|^2 (for ip it is not read). Writes a whole group of codes, and

@@ -43,6 +43,16 @@ std::vector<float> gram(MatrixView<float> rows, std::size_t threads) {
   return matrix;
 }
 
+// x = c x - s y and y = s x + c y, of n numbers each, `stride` apart.
+void rotate(double* x, double* y, std::size_t n, std::size_t stride, double c,
+            double s) {
+  for (std::size_t k = 0; k < n * stride; k += stride) {
+    const double old = x[k];
+    x[k] = c * old - s * y[k];
+    y[k] = s * old + c * y[k];
+  }
+}
+
 // Eigenvalues (falling) and eigenvectors (rows of `vectors`) of a symmetric n x n
 // matrix, row by row; destroys the matrix.
 void symmetric_eigen(std::vector<double>& matrix, std::size_t n,
@@ -69,28 +79,9 @@ void symmetric_eigen(std::vector<double>& matrix, std::size_t n,
                          (std::abs(theta) + std::sqrt(theta * theta + 1));
         const double c = 1 / std::sqrt(t * t + 1);
         const double s = t * c;
-        double* row_p = matrix.data() + p * n;
-        double* row_q = matrix.data() + q * n;
-        for (std::size_t k = 0; k < n; ++k) {
-          const double x = row_p[k];
-          const double y = row_q[k];
-          row_p[k] = c * x - s * y;
-          row_q[k] = s * x + c * y;
-        }
-        for (std::size_t k = 0; k < n; ++k) {
-          const double x = at(k, p);
-          const double y = at(k, q);
-          at(k, p) = c * x - s * y;
-          at(k, q) = s * x + c * y;
-        }
-        double* vector_p = vectors.data() + p * n;
-        double* vector_q = vectors.data() + q * n;
-        for (std::size_t k = 0; k < n; ++k) {
-          const double x = vector_p[k];
-          const double y = vector_q[k];
-          vector_p[k] = c * x - s * y;
-          vector_q[k] = s * x + c * y;
-        }
+        rotate(&at(p, 0), &at(q, 0), n, 1, c, s);
+        rotate(&at(0, p), &at(0, q), n, n, c, s);
+        rotate(vectors.data() + p * n, vectors.data() + q * n, n, 1, c, s);
       }
     }
   }

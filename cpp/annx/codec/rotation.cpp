@@ -13,13 +13,11 @@ constexpr std::size_t kRounds = 2;
 }  // namespace
 
 RandomRotation::RandomRotation(std::size_t dim, std::uint64_t seed)
-    : dim_(dim),
-      power_(std::bit_floor(dim)),
-      factor_(static_cast<float>(1 / std::sqrt(static_cast<double>(power_)))),
-      signs_(2 * kRounds * power_) {
+    : dim_(dim), power_(std::bit_floor(dim)), signs_(2 * kRounds * power_) {
+  const auto factor = static_cast<float>(1 / std::sqrt(static_cast<double>(power_)));
   const Random random(seed, dim);
   for (std::size_t i = 0; i < signs_.size(); ++i) {
-    signs_[i] = random.below(i, 2) == 0 ? factor_ : -factor_;
+    signs_[i] = random.below(i, 2) == 0 ? factor : -factor;
   }
 }
 

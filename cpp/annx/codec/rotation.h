@@ -23,8 +23,7 @@ class RandomRotation {
  private:
   std::size_t dim_;
   std::size_t power_;
-  float factor_;
-  std::vector<float> signs_;  // [round][first, last][dim]; of the last: only its window
+  std::vector<float> signs_;  // [round][first, last][power_], over sqrt(power_)
 };
 
 }  // namespace annx::codec

@@ -432,7 +432,11 @@ float RowCodec::Query::key_error(float key) const {
   if (op_ != kernels::kOpL2) return std::numeric_limits<float>::infinity();
   // |x| <= |q| + |q - x|, all from the centre.
   const float distance = std::sqrt(std::max(key, 0.0f));
-  const float error = kRounding * (norm_of(traversal_.data(), codec.dim_) + distance);
+  float square;
+  kernels::active().float_rows[kernels::kOpDot][0](
+      traversal_.data(), reinterpret_cast<const std::byte*>(traversal_.data()), 0, 1,
+      codec.dim_, &square);
+  const float error = kRounding * (std::sqrt(square) + distance);
   return 2 * distance * error + error * error;
 }
 

@@ -32,10 +32,10 @@ class Projections {
     const std::size_t n = all_ ? rows.size() : slots_.size();
     values_.resize(n * axes_);
     parallel_for(n, threads, 64, [&](std::size_t begin, std::size_t end, std::size_t) {
-      std::vector<float> row(rows.dim());
+      std::vector<float> row(rows.dim()), scratch;
       for (std::size_t i = begin; i < end; ++i) {
         rows.vector(all_ ? i : slots_[i], row.data());
-        codec.project(row.data(), values_.data() + i * axes_);
+        codec.project(row.data(), scratch, values_.data() + i * axes_);
       }
     });
   }
@@ -65,13 +65,9 @@ void write_codes(const storage::Adjacency& graph, const codec::LinkCodec& codec,
   codec.encode(from, to, squares, count, coded.data(), offsets.data(), scales.data());
   const auto narrow =
       kernels::active().narrow[static_cast<std::size_t>(DType::kFloat16)];
-  const auto* words = reinterpret_cast<const std::uint32_t*>(block);
-  const auto place = [&](const void* part) {
-    return block + (static_cast<const std::byte*>(part) - block);
-  };
-  std::byte* const offset_lanes = place(graph.offsets(words, group));
-  std::byte* const scale_lanes = place(graph.scales(words, group));
-  std::byte* const codes = place(graph.codes(words, group));
+  std::byte* const offset_lanes = block + graph.offsets_at(group);
+  std::byte* const scale_lanes = block + graph.scales_at(group);
+  std::byte* const codes = block + graph.codes_at(group);
   for (std::size_t i = 0; i < count; ++i) {
     const bool fits = std::abs(offsets[i]) <= kMost && std::abs(scales[i]) <= kMost;
     if (!fits) continue;
@@ -213,7 +209,7 @@ storage::Adjacency code_roots(const codec::RowCodec& rows,
   roots.resize(1);
   const std::vector<float> mean(codec.axes());
   std::vector<float> projected(kLinkGroup * codec.axes());
-  std::vector<float> row(rows.dim());
+  std::vector<float> row(rows.dim()), scratch;
   for (std::size_t g = 0; g < roots.groups(); ++g) {
     std::array<std::size_t, kLinkGroup> lanes{};
     std::array<const float*, kLinkGroup> to{};
@@ -224,7 +220,7 @@ storage::Adjacency code_roots(const codec::RowCodec& rows,
       roots.set(0, g * kLinkGroup + i, slot);
       rows.vector(slot, row.data());
       float* coordinates = projected.data() + i * codec.axes();
-      codec.project(row.data(), coordinates);
+      codec.project(row.data(), scratch, coordinates);
       for (std::size_t k = 0; k < rows.dim(); ++k) {
         const float d = row[k] - codec.mean()[k];
         squares[i] += d * d;

@@ -125,6 +125,10 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
   }
   if (!links_trusted_) {
     check_links();
+    // A file may hold links that nobody has come to code yet.
+    for (std::size_t slot = 0; slot < ids_.slots() && codec_ != nullptr; ++slot) {
+      if (links_.any_stale(slot)) touched_.push_back(static_cast<std::uint32_t>(slot));
+    }
     links_trusted_ = true;
   }
   {

@@ -95,22 +95,12 @@ template <class Term>
 void byte_gather(const std::byte* query, const std::byte* rows, std::size_t stride,
                  const std::uint32_t* slots, std::size_t count, std::size_t dim,
                  std::int32_t* out) {
-  const Ahead ahead(rows, stride, slots, count, dim);
-  for_groups<kByteGroup>(
-      count,
-      [&](std::size_t i) {
-        const std::byte* group[kByteGroup];
-        Later<kByteGroup> later;
-        ANNX_UNROLL
-        for (int r = 0; r < kByteGroup; ++r) {
-          const std::size_t at = i + static_cast<std::size_t>(r);
-          group[r] = rows + slots[at] * stride;
-          later.rows[r] = ahead.later(at);
-        }
+  gather_groups<kByteGroup>(
+      rows, stride, slots, count, dim,
+      [&](std::size_t i, const auto& group, const Later<kByteGroup>& later) {
         byte_tile<Term, 1, kByteGroup>(&query, group, dim, out + i, 0, later);
       },
-      [&](std::size_t i) {
-        const std::byte* row = rows + slots[i] * stride;
+      [&](std::size_t i, const std::byte* row) {
         byte_tile<Term, 1, 1>(&query, &row, dim, out + i, 0);
       });
 }
@@ -230,22 +220,12 @@ void byte_cosine_gather(const std::byte* query, const std::byte* rows,
                         std::size_t stride, const std::uint32_t* slots,
                         std::size_t count, std::size_t dim, std::int32_t* dots,
                         std::int32_t* squares) {
-  const Ahead ahead(rows, stride, slots, count, dim);
-  for_groups<kByteGroup>(
-      count,
-      [&](std::size_t i) {
-        const std::byte* group[kByteGroup];
-        Later<kByteGroup> later;
-        ANNX_UNROLL
-        for (int r = 0; r < kByteGroup; ++r) {
-          const std::size_t at = i + static_cast<std::size_t>(r);
-          group[r] = rows + slots[at] * stride;
-          later.rows[r] = ahead.later(at);
-        }
+  gather_groups<kByteGroup>(
+      rows, stride, slots, count, dim,
+      [&](std::size_t i, const auto& group, const Later<kByteGroup>& later) {
         byte_cosine<Dot, kByteGroup>(query, group, dim, dots + i, squares + i, later);
       },
-      [&](std::size_t i) {
-        const std::byte* row = rows + slots[i] * stride;
+      [&](std::size_t i, const std::byte* row) {
         byte_cosine<Dot, 1>(query, &row, dim, dots + i, squares + i);
       });
 }

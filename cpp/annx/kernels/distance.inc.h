@@ -299,26 +299,39 @@ class Ahead {
   std::size_t depth_;
 };
 
-template <class Term, class Load>
-void float_gather(const float* query, const std::byte* rows, std::size_t stride,
-                  const std::uint32_t* slots, std::size_t count, std::size_t dim,
-                  float* out) {
-  const Ahead ahead(rows, stride, slots, count, dim * Load::kBytes);
-  for_groups<kFloatGroup>(
+// Gathered rows in groups of G, `bytes` bytes each: many(i, rows, later) for rows
+// i .. i + G, one(i, row) for those left over.
+template <int G, class Many, class One>
+ANNX_INLINE void gather_groups(const std::byte* rows, std::size_t stride,
+                               const std::uint32_t* slots, std::size_t count,
+                               std::size_t bytes, Many many, One one) {
+  const Ahead ahead(rows, stride, slots, count, bytes);
+  for_groups<G>(
       count,
       [&](std::size_t i) {
-        const std::byte* group[kFloatGroup];
-        Later<kFloatGroup> later;
+        const std::byte* group[G];
+        Later<G> later;
         ANNX_UNROLL
-        for (int r = 0; r < kFloatGroup; ++r) {
+        for (int r = 0; r < G; ++r) {
           const std::size_t at = i + static_cast<std::size_t>(r);
           group[r] = rows + slots[at] * stride;
           later.rows[r] = ahead.later(at);
         }
+        many(i, group, later);
+      },
+      [&](std::size_t i) { one(i, rows + slots[i] * stride); });
+}
+
+template <class Term, class Load>
+void float_gather(const float* query, const std::byte* rows, std::size_t stride,
+                  const std::uint32_t* slots, std::size_t count, std::size_t dim,
+                  float* out) {
+  gather_groups<kFloatGroup>(
+      rows, stride, slots, count, dim * Load::kBytes,
+      [&](std::size_t i, const auto& group, const Later<kFloatGroup>& later) {
         float_group<Term, Load, kFloatGroup>(query, group, dim, out + i, later);
       },
-      [&](std::size_t i) {
-        const std::byte* row = rows + slots[i] * stride;
+      [&](std::size_t i, const std::byte* row) {
         float_group<Term, Load, 1>(query, &row, dim, out + i);
       });
 }

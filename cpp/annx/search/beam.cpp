@@ -29,8 +29,6 @@ void beam_search(const storage::Adjacency& graph, std::size_t count,
   }
   std::uint32_t* const slots = scratch.slots.data();
   float* const keys = scratch.keys.data();
-  scratch.expanded = 0;
-
   std::size_t n = 0;
   visited.make_room(starts.size());
   for (const std::uint32_t start : starts) {
@@ -41,7 +39,6 @@ void beam_search(const storage::Adjacency& graph, std::size_t count,
 
   std::uint32_t node;
   while (beam.expand_next(node)) {
-    ++scratch.expanded;
     const std::uint32_t* block = graph.block(node);
     visited.make_room(degree);
     n = 0;
@@ -60,7 +57,6 @@ void beam_search(const storage::Adjacency& graph, std::size_t count,
       }
     }
   }
-  scratch.scored = visited.size();
 }
 
 void coded_beam_search(const storage::Adjacency& graph, std::size_t count,
@@ -76,8 +72,6 @@ void coded_beam_search(const storage::Adjacency& graph, std::size_t count,
   CandidateList& found = scratch.found;
   visited.prepare(count);
   beam.prepare(width);
-  found.prepare(keep);
-  scratch.expanded = 0;
 
   // Of the starts only the best by their codes: each in the beam is expanded.
   float estimates[kernels::kLinkGroup];
@@ -116,7 +110,6 @@ void coded_beam_search(const storage::Adjacency& graph, std::size_t count,
   std::uint32_t next;
   for (bool more = beam.expand_next(next); more || beam.expand_next(next);) {
     node = next;
-    ++scratch.expanded;
     more = beam.expand_next(next);
     if (more) {
       prefetch_lines(graph.block(next), block_bytes, 64);
@@ -138,13 +131,16 @@ void coded_beam_search(const storage::Adjacency& graph, std::size_t count,
         const std::uint32_t slot = block[place] & storage::kSlotMask;
         if (slot >= count) continue;
         float estimate = estimates[lane];
-        if (estimate != estimate) scorer.score(&slot, 1, &estimate);
-        if (!beam.admits(estimate) || visited.insert(slot) == 0) continue;
+        const bool coded = estimate == estimate;
+        // A slot whose estimate does not serve may come by with a better one from
+        // another node; of a slot without a code there is one key, asked for once.
+        if (coded && !beam.admits(estimate)) continue;
+        if (visited.insert(slot) == 0) continue;
+        if (!coded) scorer.score(&slot, 1, &estimate);
         beam.insert(estimate, slot);
       }
     }
   }
-  scratch.scored = scratch.expanded;
 }
 
 }  // namespace annx::search

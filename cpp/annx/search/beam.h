@@ -25,8 +25,6 @@ struct BeamScratch {
   CandidateList found;  // the answer of coded_beam_search
   std::vector<std::uint32_t> slots;
   std::vector<float> keys;
-  std::size_t expanded = 0;
-  std::size_t scored = 0;
 };
 
 // Leaves the answer in scratch.beam, nearest first. `starts` may repeat slots. Links to

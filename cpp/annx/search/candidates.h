@@ -77,13 +77,6 @@ class CandidateList {
     return true;
   }
 
-  // The slot that expand_next would give, without marking it.
-  bool peek_next(std::uint32_t& slot_out) {
-    while (next_ < size_ && (entries_[next_] & 1) != 0) ++next_;
-    if (next_ == size_) return false;
-    slot_out = slot(next_);
-    return true;
-  }
   // A key that is below this enters; +inf while there is room.
   float limit() const {
     return size_ < capacity_ ? std::numeric_limits<float>::infinity() : key(size_ - 1);

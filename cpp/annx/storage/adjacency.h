@@ -49,17 +49,24 @@ class Adjacency {
   std::uint32_t word(std::size_t slot, std::size_t place) const {
     return block(slot)[place];
   }
-  // Where the offsets, the scales and the codes of a block's group lie.
+  // At which byte of a block the offsets, the scales and the codes of a group begin.
+  std::size_t offsets_at(std::size_t group) const {
+    return degree_ * 4 + group * kernels::kLinkGroup * 2;
+  }
+  std::size_t scales_at(std::size_t group) const {
+    return offsets_at(groups() + group);
+  }
+  std::size_t codes_at(std::size_t group) const {
+    return offsets_at(2 * groups()) + group * code_bytes();
+  }
   const std::byte* offsets(const std::uint32_t* block, std::size_t group) const {
-    return reinterpret_cast<const std::byte*>(block + degree_) +
-           group * kernels::kLinkGroup * 2;
+    return reinterpret_cast<const std::byte*>(block) + offsets_at(group);
   }
   const std::byte* scales(const std::uint32_t* block, std::size_t group) const {
-    return offsets(block, groups() + group);
+    return reinterpret_cast<const std::byte*>(block) + scales_at(group);
   }
   const std::uint8_t* codes(const std::uint32_t* block, std::size_t group) const {
-    return reinterpret_cast<const std::uint8_t*>(offsets(block, 2 * groups())) +
-           group * code_bytes();
+    return reinterpret_cast<const std::uint8_t*>(block) + codes_at(group);
   }
   // Bytes of the codes of one group.
   std::size_t code_bytes() const { return parts_ / 2 * kernels::kLinkGroup; }
@@ -84,6 +91,12 @@ class Adjacency {
     std::uint16_t scale;
     std::memcpy(&scale, scales(block(slot), 0) + 2 * place, 2);
     return (scale & 0x7FFFu) > kInfinity;
+  }
+  bool any_stale(std::size_t slot) const {
+    for (std::size_t place = 0; place < degree_; ++place) {
+      if (stale(slot, place)) return true;
+    }
+    return false;
   }
   // The whole block for writing; for link codes, whose bytes lie as declared above.
   std::byte* mutable_bytes(std::size_t slot) {
@@ -134,7 +147,7 @@ class Adjacency {
     std::memcpy(reinterpret_cast<std::byte*>(words) + at, &value, 2);
   }
   void put_scale(std::uint32_t* words, std::size_t place, std::uint16_t value) {
-    put(words, degree_ * 4 + (groups() * kernels::kLinkGroup + place) * 2, value);
+    put(words, scales_at(0) + place * 2, value);
   }
   void clear(std::size_t slot) {
     std::uint32_t* words = words_.mutable_data() + slot * stride_;
@@ -142,7 +155,7 @@ class Adjacency {
     if (parts_ == 0) return;
     // Infinitely far, so that no search looks at an unused lane.
     for (std::size_t i = 0; i < groups() * kernels::kLinkGroup; ++i) {
-      put(words, degree_ * 4 + i * 2, kInfinity);
+      put(words, offsets_at(0) + i * 2, kInfinity);
       put_scale(words, i, 0);
     }
   }
