@@ -53,7 +53,7 @@ void beam_search(const storage::Adjacency& graph, std::size_t count,
     for (std::size_t i = 0; i < n; ++i) {
       if (!beam.admits(keys[i])) continue;
       if (beam.insert(keys[i], slots[i])) {
-        prefetch_lines(graph.block(slots[i]), block_bytes, 4);
+        prefetch_run(graph.block(slots[i]), block_bytes);
       }
     }
   }
@@ -93,7 +93,7 @@ void coded_beam_search(const storage::Adjacency& graph, std::size_t count,
   for (std::size_t i = 0; i < n; ++i) starts[i] = found.slot(i);
   n = std::max<std::size_t>(n, 1);
   for (std::size_t i = 0; i < n; ++i) {
-    prefetch_lines(graph.block(starts[i]), block_bytes, 64);
+    prefetch_run(graph.block(starts[i]), block_bytes);
   }
   float keys[kStarts];
   scorer.score(starts, n, keys);
@@ -112,7 +112,7 @@ void coded_beam_search(const storage::Adjacency& graph, std::size_t count,
     node = next;
     more = beam.expand_next(next);
     if (more) {
-      prefetch_lines(graph.block(next), block_bytes, 64);
+      prefetch_run(graph.block(next), block_bytes);
       scorer.prefetch(next);
     }
     float key;
