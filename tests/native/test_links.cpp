@@ -55,6 +55,10 @@ Tables tables_of(const KernelTable& table, const Case& c) {
   return t;
 }
 
+// Nothing to read ahead.
+constexpr std::byte kByte{};
+constexpr LinkAhead kStay{&kByte, &kByte, &kByte, &kByte};
+
 bool same(const std::vector<float>& a, const std::vector<float>& b) {
   return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
@@ -73,7 +77,7 @@ ANNX_TEST(link_kernels_agree_on_every_instruction_set) {
       CHECK(tables.entries == expected.entries);
       CHECK(tables.step == expected.step && tables.bias == expected.bias);
 
-      std::vector<std::uint8_t> codes(parts / 2 * kLinkGroup);
+      std::vector<std::uint8_t> codes(link_code_bytes(parts));
       std::vector<std::uint8_t> expected_codes(codes.size());
       table.link_encode(c.points.data(), c.levels.data(), c.halves.data(),
                         c.widths.data(), parts, codes.data());
@@ -95,10 +99,12 @@ ANNX_TEST(link_kernels_agree_on_every_instruction_set) {
         const auto* offset = reinterpret_cast<const std::byte*>(offsets.data());
         const auto* scale = reinterpret_cast<const std::byte*>(scales.data());
         const std::uint32_t near = table.link_scan(query, codes.data(), offset, scale,
-                                                   1.5f, limit, out.data());
-        const std::uint32_t expected_near = scalar.link_scan(
-            query, codes.data(), offset, scale, 1.5f, limit, expected_out.data());
+                                                   1.5f, limit, kStay, out.data());
+        const std::uint32_t expected_near =
+            scalar.link_scan(query, codes.data(), offset, scale, 1.5f, limit, kStay,
+                             expected_out.data());
         CHECK(near == expected_near);
+        CHECK(near >> kLinkGroup == 0);
         for (std::size_t i = 0; i < kLinkGroup; ++i) {
           CHECK(std::isnan(out[i]) == std::isnan(expected_out[i]));
           if (std::isnan(out[i])) out[i] = expected_out[i] = 0;
@@ -119,7 +125,7 @@ ANNX_TEST(link_scan_adds_up_the_entries_of_the_codes) {
     tables[i] =
         i % kLinkLevels == 15 ? 127 : static_cast<std::uint8_t>(random.below(i, 128));
   }
-  std::vector<std::uint8_t> codes(parts / 2 * kLinkGroup);
+  std::vector<std::uint8_t> codes(link_code_bytes(parts));
   for (std::size_t i = 0; i < codes.size(); ++i) {
     codes[i] =
         i % kLinkGroup == 0 ? 255 : static_cast<std::uint8_t>(random.below(i, 256));
@@ -128,14 +134,15 @@ ANNX_TEST(link_scan_adds_up_the_entries_of_the_codes) {
   for (const IsaInfo& isa : compiled_isas()) {
     if (!isa.supported) continue;
     std::vector<float> out(kLinkGroup);
-    table_for(isa.name).link_scan(
-        {tables.data(), parts, 1.0f, 0.0f, 1.0f}, codes.data(),
-        reinterpret_cast<const std::byte*>(offsets.data()),
-        reinterpret_cast<const std::byte*>(scales.data()), 0.0f, 0.0f, out.data());
+    table_for(isa.name).link_scan({tables.data(), parts, 1.0f, 0.0f, 1.0f},
+                                  codes.data(),
+                                  reinterpret_cast<const std::byte*>(offsets.data()),
+                                  reinterpret_cast<const std::byte*>(scales.data()),
+                                  0.0f, 0.0f, kStay, out.data());
     for (std::size_t i = 0; i < kLinkGroup; ++i) {
       std::uint32_t sum = 0;
       for (std::size_t p = 0; p < parts; ++p) {
-        const unsigned code = codes[p / 2 * kLinkGroup + i] >> (4 * (p % 2)) & 15u;
+        const unsigned code = codes[link_code_at(p, i)] >> link_code_shift(p) & 15u;
         sum += tables[p * kLinkLevels + code];
       }
       CHECK(out[i] == static_cast<float>(sum));

@@ -17,12 +17,11 @@ inline void prefetch([[maybe_unused]] const void* p) {
 // lines only. From there on the processor's own prefetching keeps ahead, and asking for
 // every line of 2 to 4 KiB takes all slots for outstanding misses and stalls (measured
 // at 784 dimensions: 4 to 16 lines a sixth faster than all 54).
+inline constexpr std::size_t kPrefetchRun = 8 * 64;
 inline void prefetch_run(const void* p, std::size_t bytes) {
-  constexpr std::size_t kLine = 64;
-  constexpr std::size_t kAhead = 8 * kLine;
   const auto* at = static_cast<const std::byte*>(p);
-  const std::size_t end = bytes < kAhead ? bytes : kAhead;
-  for (std::size_t i = 0; i < end; i += kLine) prefetch(at + i);
+  const std::size_t end = bytes < kPrefetchRun ? bytes : kPrefetchRun;
+  for (std::size_t i = 0; i < end; i += 64) prefetch(at + i);
 }
 
 }  // namespace annx

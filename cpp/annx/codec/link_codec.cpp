@@ -20,6 +20,8 @@ namespace {
 
 using kernels::kLinkGroup;
 using kernels::kLinkLevels;
+using kernels::link_code_at;
+using kernels::link_code_shift;
 
 // Rotated axes of a part.
 constexpr std::size_t kRotatedWidth = 4;
@@ -166,7 +168,7 @@ std::vector<float> train_levels(const std::vector<float>& points, std::size_t ax
   }
   const kernels::KernelTable& table = kernels::active();
   const std::size_t parts = widths.size();
-  std::vector<std::uint8_t> codes(parts / 2 * kLinkGroup);
+  std::vector<std::uint8_t> codes(kernels::link_code_bytes(parts));
   std::vector<double> sums(axes * kLinkLevels);
   std::vector<std::uint32_t> counts(parts * kLinkLevels);
   for (int iteration = 0; iteration < kLloydIterations; ++iteration) {
@@ -180,7 +182,7 @@ std::vector<float> train_levels(const std::vector<float>& points, std::size_t ax
       std::size_t at = 0;
       for (std::size_t p = 0; p < parts; ++p) {
         for (std::size_t i = 0; i < kLinkGroup; ++i) {
-          const unsigned c = codes[p / 2 * kLinkGroup + i] >> (4 * (p % 2)) & 15u;
+          const unsigned c = codes[link_code_at(p, i)] >> link_code_shift(p) & 15u;
           ++counts[p * kLinkLevels + c];
           for (std::size_t k = 0; k < widths[p]; ++k) {
             sums[(at + k) * kLinkLevels + c] += group[(at + k) * kLinkGroup + i];
@@ -375,7 +377,7 @@ void LinkCodec::encode(const float* from, const float* const* to, const float* s
     float from_dot = 0;
     std::size_t k = 0;
     for (std::size_t p = 0; p < widths_.size(); ++p) {
-      const unsigned c = codes[p / 2 * kLinkGroup + i] >> (4 * (p % 2)) & 15u;
+      const unsigned c = codes[link_code_at(p, i)] >> link_code_shift(p) & 15u;
       for (std::size_t j = 0; j < widths_[p]; ++j, ++k) {
         const float level = levels_[k * kLinkLevels + c];
         dot += z[k * kLinkGroup + i] * level;

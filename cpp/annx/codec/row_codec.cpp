@@ -396,14 +396,14 @@ void RowCodec::Query::score(const std::uint32_t* slots, std::size_t count,
   }
 }
 
-void RowCodec::Query::prefetch_exact(std::uint32_t slot) const {
-  prefetch(slot);
-  if (codec_->low_stride_ == 0) return;
-  prefetch_run(codec_->low_.data() + slot * codec_->low_stride_, codec_->low_stride_);
+std::span<const std::byte> RowCodec::Query::bytes_of(std::uint32_t slot) const {
+  return {codec_->high_.data() + slot * codec_->stride_, codec_->stride_};
 }
 
-void RowCodec::Query::prefetch(std::uint32_t slot) const {
+void RowCodec::Query::prefetch_exact(std::uint32_t slot) const {
   prefetch_run(codec_->high_.data() + slot * codec_->stride_, codec_->stride_);
+  if (codec_->low_stride_ == 0) return;
+  prefetch_run(codec_->low_.data() + slot * codec_->low_stride_, codec_->low_stride_);
 }
 
 const float* RowCodec::Query::vector(float& gain) {

@@ -90,7 +90,7 @@ class RowCodec {
 
     void score(const std::uint32_t* slots, std::size_t count,
                float* out) const override;
-    void prefetch(std::uint32_t slot) const override;
+    std::span<const std::byte> bytes_of(std::uint32_t slot) const override;
     // The same for `exact`.
     void prefetch_exact(std::uint32_t slot) const;
 

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace annx::codec {
 
@@ -17,8 +18,8 @@ class Scorer {
   // does, but need not be distances. Every slot is within the codec's rows.
   virtual void score(const std::uint32_t* slots, std::size_t count,
                      float* out) const = 0;
-  // A hint that this row will be scored soon.
-  virtual void prefetch(std::uint32_t slot) const = 0;
+  // The bytes that scoring this row reads, for reading ahead.
+  virtual std::span<const std::byte> bytes_of(std::uint32_t slot) const = 0;
 };
 
 }  // namespace annx::codec

@@ -52,64 +52,142 @@ class Projections {
   std::vector<float> values_;
 };
 
-// Codes `count` links of one group and writes them into `block`, a copy of a block of
-// `graph`; link i is in lane lanes[i].
-void write_codes(const storage::Adjacency& graph, const codec::LinkCodec& codec,
-                 const float* from, const float* const* to, const float* squares,
-                 std::size_t group, const std::size_t* lanes, std::size_t count,
-                 std::byte* block) {
-  // Beyond what float16 holds a link keeps no code, and rows are asked.
-  constexpr float kMost = 65000.0f;
-  std::vector<std::uint8_t> coded(graph.code_bytes());
-  std::array<float, kLinkGroup> offsets{}, scales{};
-  codec.encode(from, to, squares, count, coded.data(), offsets.data(), scales.data());
-  const auto narrow =
-      kernels::active().narrow[static_cast<std::size_t>(DType::kFloat16)];
-  std::byte* const offset_lanes = block + graph.offsets_at(group);
-  std::byte* const scale_lanes = block + graph.scales_at(group);
-  std::byte* const codes = block + graph.codes_at(group);
-  for (std::size_t i = 0; i < count; ++i) {
-    const bool fits = std::abs(offsets[i]) <= kMost && std::abs(scales[i]) <= kMost;
-    if (!fits) continue;
-    narrow(&offsets[i], 1, offset_lanes + 2 * lanes[i]);
-    narrow(&scales[i], 1, scale_lanes + 2 * lanes[i]);
-    for (std::size_t pair = 0; pair < graph.parts() / 2; ++pair) {
-      codes[pair * kLinkGroup + lanes[i]] =
-          static_cast<std::byte>(coded[pair * kLinkGroup + i]);
+// Collects links from one row, and writes them as a record's groups.
+class RecordWriter {
+ public:
+  explicit RecordWriter(const codec::LinkCodec& codec)
+      : codec_(codec),
+        layout_(codec.parts()),
+        coded_(kernels::link_code_bytes(codec.parts())),
+        narrow_(kernels::active().narrow[static_cast<std::size_t>(DType::kFloat16)]) {}
+
+  // Starts a record of `count` links; all lanes are unused.
+  void start(const float* from, std::size_t count) {
+    from_ = from;
+    pending_ = 0;
+    groups_ = (count + kLinkGroup - 1) / kLinkGroup;
+    bytes_.assign(groups_ * layout_.group_bytes(), std::byte{0});
+    for (std::size_t i = 0; i < groups_ * kLinkGroup; ++i) {
+      storage::CodedLinks::clear_lane(group(i), i % kLinkGroup);
     }
   }
+  // Link number `place`, with the code of a lane of another record.
+  void copy(std::size_t place, std::uint32_t slot, const std::byte* other,
+            std::size_t lane) {
+    std::byte* const to = group(place);
+    const std::size_t at = place % kLinkGroup;
+    std::memcpy(to + 4 * at, &slot, 4);
+    std::memcpy(storage::CodedLinks::offset_of(to, at),
+                storage::CodedLinks::offsets(other) + 2 * lane, 2);
+    std::memcpy(storage::CodedLinks::scale_of(to, at),
+                storage::CodedLinks::scales(other) + 2 * lane, 2);
+    put_codes(place, storage::CodedLinks::codes(other), lane);
+  }
+  // Link number `place` to a row with these coordinates at this squared distance. Takes
+  // effect with a whole group of them, or flush().
+  void add(std::size_t place, std::uint32_t slot, const float* to, float square) {
+    places_[pending_] = place;
+    slots_[pending_] = slot;
+    to_[pending_] = to;
+    squares_[pending_] = square;
+    if (++pending_ == kLinkGroup) flush();
+  }
+  void flush() {
+    // Beyond what float16 holds a link keeps no code, and rows are asked.
+    constexpr float kMost = 65000.0f;
+    if (pending_ == 0) return;
+    std::array<float, kLinkGroup> offsets{}, scales{};
+    codec_.encode(from_, to_.data(), squares_.data(), pending_, coded_.data(),
+                  offsets.data(), scales.data());
+    for (std::size_t i = 0; i < pending_; ++i) {
+      std::byte* const to = group(places_[i]);
+      const std::size_t lane = places_[i] % kLinkGroup;
+      std::memcpy(to + 4 * lane, &slots_[i], 4);
+      if (std::abs(offsets[i]) <= kMost && std::abs(scales[i]) <= kMost) {
+        narrow_(&offsets[i], 1, storage::CodedLinks::offset_of(to, lane));
+        narrow_(&scales[i], 1, storage::CodedLinks::scale_of(to, lane));
+      } else {
+        storage::CodedLinks::put_half(storage::CodedLinks::scale_of(to, lane),
+                                      storage::CodedLinks::kNotCoded);
+      }
+      put_codes(places_[i], coded_.data(), i);
+    }
+    pending_ = 0;
+  }
+  const std::byte* bytes() const { return bytes_.data(); }
+  std::size_t groups() const { return groups_; }
+
+ private:
+  std::byte* group(std::size_t place) {
+    return bytes_.data() + place / kLinkGroup * layout_.group_bytes();
+  }
+  void put_codes(std::size_t place, const std::uint8_t* from, std::size_t lane) {
+    std::byte* const to = group(place) + storage::CodedLinks::kCodes;
+    for (std::size_t at = 0; at < coded_.size(); at += kLinkGroup) {
+      to[at + place % kLinkGroup] = static_cast<std::byte>(from[at + lane]);
+    }
+  }
+
+  const codec::LinkCodec& codec_;
+  storage::CodedLinks layout_;
+  std::vector<std::uint8_t> coded_;
+  kernels::Narrow narrow_;
+  const float* from_ = nullptr;
+  std::size_t groups_ = 0;
+  std::vector<std::byte> bytes_;
+  std::size_t pending_ = 0;
+  std::array<std::size_t, kLinkGroup> places_{};
+  std::array<std::uint32_t, kLinkGroup> slots_{};
+  std::array<const float*, kLinkGroup> to_{};
+  std::array<float, kLinkGroup> squares_{};
+};
+
+// Finds a slot's lane in a record.
+struct Lane {
+  const std::byte* group = nullptr;
+  std::size_t lane = 0;
+};
+Lane find_lane(const storage::CodedLinks& coded, std::uint32_t node,
+               std::uint32_t slot) {
+  for (const std::byte* group = coded.kept(node); group != nullptr;
+       group = coded.next(group)) {
+    const std::uint32_t* words = storage::CodedLinks::words(group);
+    for (std::size_t lane = 0; lane < kLinkGroup; ++lane) {
+      if ((words[lane] & kSlotMask) == slot) return {group, lane};
+    }
+  }
+  return {};
 }
 
-// The block of a node with codes for its stale links.
-void code_block(const codec::RowCodec& rows, const storage::Adjacency& graph,
-                const codec::LinkCodec& codec, const Projections& projections,
-                std::uint32_t node, codec::RowCodec::Query& query, std::byte* block) {
+// The record of a node; codes that it has already are taken over.
+void make_record(const codec::RowCodec& rows, const storage::Adjacency& graph,
+                 const storage::CodedLinks& coded, const Projections& projections,
+                 std::uint32_t node, codec::RowCodec::Query& query,
+                 RecordWriter& writer) {
   const std::uint32_t* links = graph.block(node);
-  std::memcpy(block, links, graph.block_bytes());
-  bool scored = false;
-  for (std::size_t g = 0; g < graph.groups(); ++g) {
-    std::array<std::size_t, kLinkGroup> lanes{};
-    std::array<std::uint32_t, kLinkGroup> slots{};
-    std::array<const float*, kLinkGroup> to{};
-    std::size_t n = 0;
-    for (std::size_t lane = 0; lane < kLinkGroup; ++lane) {
-      const std::size_t place = g * kLinkGroup + lane;
-      if (place >= graph.degree() || links[place] == storage::kNoEdge) break;
-      if (!graph.stale(node, place)) continue;
-      lanes[n] = lane;
-      slots[n] = links[place] & kSlotMask;
-      to[n] = projections.of(slots[n]);
-      ++n;
+  const std::size_t count = graph.count(node);
+  writer.start(projections.of(node), count);
+  std::vector<std::uint32_t> slots;
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::uint32_t slot = links[i] & kSlotMask;
+    const Lane lane = find_lane(coded, node, slot);
+    if (lane.group != nullptr) {
+      writer.copy(i, slot, lane.group, lane.lane);
+    } else {
+      slots.push_back(slot);
+      places.push_back(i);
     }
-    if (n == 0) continue;
-    if (!scored) query.set_item(rows, node);
-    scored = true;
-    std::array<float, kLinkGroup> squares{};
-    query.score(slots.data(), n, squares.data());
-    for (float& square : squares) square = rows.square_of_key(square);
-    write_codes(graph, codec, projections.of(node), to.data(), squares.data(), g,
-                lanes.data(), n, block);
   }
+  if (slots.empty()) return;
+  std::vector<float> keys(slots.size());
+  query.set_item(rows, node);
+  query.score(slots.data(), slots.size(), keys.data());
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    writer.add(places[i], slots[i], projections.of(slots[i]),
+               rows.square_of_key(keys[i]));
+  }
+  writer.flush();
 }
 
 }  // namespace
@@ -156,81 +234,75 @@ std::unique_ptr<codec::LinkCodec> learn_link_codec(const codec::RowCodec& rows,
       threads);
 }
 
-void code_links(const codec::RowCodec& rows, storage::Adjacency& graph,
-                const codec::LinkCodec& codec, std::span<const std::uint32_t> nodes,
-                std::size_t threads,
+void code_links(const codec::RowCodec& rows, const storage::Adjacency& graph,
+                storage::CodedLinks& coded, const codec::LinkCodec& codec,
+                std::span<const std::uint32_t> nodes, std::size_t threads,
                 const std::function<void(const std::function<void()>&)>& publish,
                 Monitor* monitor) {
-  std::vector<std::uint32_t> stale;
+  if (nodes.empty()) return;
   std::vector<std::uint32_t> slots;
+  std::size_t groups = 0;
   const bool all = nodes.size() >= rows.size() / kAllFrom;
   for (const std::uint32_t node : nodes) {
     const std::size_t used = graph.count(node);
-    bool any = false;
-    for (std::size_t place = 0; place < used; ++place) {
-      if (!graph.stale(node, place)) continue;
-      any = true;
-      if (!all) slots.push_back(graph.word(node, place) & kSlotMask);
+    if (coded.kept(node) == nullptr) groups += (used + kLinkGroup - 1) / kLinkGroup;
+    if (all) continue;
+    slots.push_back(node);
+    for (std::size_t i = 0; i < used; ++i) {
+      const std::uint32_t slot = graph.word(node, i) & kSlotMask;
+      if (find_lane(coded, node, slot).group == nullptr) slots.push_back(slot);
     }
-    if (!any) continue;
-    if (!all) slots.push_back(node);
-    stale.push_back(node);
   }
-  if (stale.empty()) return;
   std::sort(slots.begin(), slots.end());
   slots.erase(std::unique(slots.begin(), slots.end()), slots.end());
   const Projections projections(rows, codec, std::move(slots), threads);
-  const std::size_t bytes = graph.block_bytes();
-  std::vector<std::byte> blocks(std::min(kChunk, stale.size()) * bytes);
-  for (std::size_t begin = 0; begin < stale.size(); begin += kChunk) {
-    if (monitor != nullptr) monitor->poll(begin, stale.size());
-    const std::size_t n = std::min(kChunk, stale.size() - begin);
+  if (all) publish([&] { coded.reserve_groups(groups); });
+  std::vector<std::vector<std::byte>> records(std::min(kChunk, nodes.size()));
+  std::vector<std::size_t> counts(records.size());
+  for (std::size_t begin = 0; begin < nodes.size(); begin += kChunk) {
+    if (monitor != nullptr) monitor->poll(begin, nodes.size());
+    const std::size_t n = std::min(kChunk, nodes.size() - begin);
     parallel_for(n, threads, 16, [&](std::size_t first, std::size_t last, std::size_t) {
       codec::RowCodec::Query query;
+      RecordWriter writer(codec);
       for (std::size_t i = first; i < last; ++i) {
-        code_block(rows, graph, codec, projections, stale[begin + i], query,
-                   blocks.data() + i * bytes);
+        make_record(rows, graph, coded, projections, nodes[begin + i], query, writer);
+        counts[i] = writer.groups();
+        records[i].assign(writer.bytes(),
+                          writer.bytes() + writer.groups() * coded.group_bytes());
       }
     });
     publish([&] {
       for (std::size_t i = 0; i < n; ++i) {
-        std::memcpy(graph.mutable_bytes(stale[begin + i]), blocks.data() + i * bytes,
-                    bytes);
+        coded.replace(nodes[begin + i], records[i].data(), counts[i]);
       }
     });
   }
 }
 
-storage::Adjacency code_roots(const codec::RowCodec& rows,
-                              const codec::LinkCodec& codec,
-                              std::span<const std::uint32_t> slots) {
-  const std::size_t degree = (slots.size() + kLinkGroup - 1) / kLinkGroup * kLinkGroup;
-  storage::Adjacency roots(degree, codec.parts());
+storage::CodedLinks code_roots(const codec::RowCodec& rows,
+                               const codec::LinkCodec& codec,
+                               std::span<const std::uint32_t> slots) {
+  storage::CodedLinks roots(codec.parts());
   roots.resize(1);
   const std::vector<float> mean(codec.axes());
-  std::vector<float> projected(kLinkGroup * codec.axes());
   std::vector<float> row(rows.dim()), scratch;
-  for (std::size_t g = 0; g < roots.groups(); ++g) {
-    std::array<std::size_t, kLinkGroup> lanes{};
-    std::array<const float*, kLinkGroup> to{};
-    std::array<float, kLinkGroup> squares{};
-    const std::size_t n = std::min(kLinkGroup, slots.size() - g * kLinkGroup);
-    for (std::size_t i = 0; i < n; ++i) {
-      const std::uint32_t slot = slots[g * kLinkGroup + i];
-      roots.set(0, g * kLinkGroup + i, slot);
-      rows.vector(slot, row.data());
-      float* coordinates = projected.data() + i * codec.axes();
-      codec.project(row.data(), scratch, coordinates);
-      for (std::size_t k = 0; k < rows.dim(); ++k) {
-        const float d = row[k] - codec.mean()[k];
-        squares[i] += d * d;
-      }
-      lanes[i] = i;
-      to[i] = coordinates;
+  std::vector<float> projected(slots.size() * codec.axes());
+  RecordWriter writer(codec);
+  writer.start(mean.data(), slots.size());
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    rows.vector(slots[i], row.data());
+    float* const coordinates = projected.data() + i * codec.axes();
+    codec.project(row.data(), scratch, coordinates);
+    float square = 0;
+    for (std::size_t k = 0; k < rows.dim(); ++k) {
+      const float d = row[k] - codec.mean()[k];
+      square += d * d;
     }
-    write_codes(roots, codec, mean.data(), to.data(), squares.data(), g, lanes.data(),
-                n, roots.mutable_bytes(0));
+    writer.add(i, slots[i], coordinates, square);
   }
+  writer.flush();
+  roots.replace(0, writer.bytes(), writer.groups());
   return roots;
 }
 

@@ -14,6 +14,7 @@
 #include "annx/codec/link_codec.h"
 #include "annx/codec/row_codec.h"
 #include "annx/storage/adjacency.h"
+#include "annx/storage/coded_links.h"
 
 namespace annx::graph {
 
@@ -25,22 +26,23 @@ std::unique_ptr<codec::LinkCodec> learn_link_codec(const codec::RowCodec& rows,
                                                    std::uint64_t seed,
                                                    std::size_t threads);
 
-// Codes the stale links of `nodes` (sorted, each once), a chunk of nodes at a time:
+// Makes the records of `nodes` (sorted, each once) anew, a chunk of nodes at a time:
 // everything is computed from the graph as it is, then `publish` is called to run the
-// writing of the chunk, under whatever lock keeps readers out. Nobody else may change
-// the graph meanwhile. Cost: one projection for each row concerned, O(16 axes) for each
-// link; memory: the projections.
-void code_links(const codec::RowCodec& rows, storage::Adjacency& graph,
-                const codec::LinkCodec& codec, std::span<const std::uint32_t> nodes,
-                std::size_t threads,
+// writing of the chunk, under whatever lock keeps readers out. Codes of links that a
+// node's present record has are taken from there. Nobody else may change the graph
+// meanwhile. Cost: one projection for each row concerned, O(16 axes) for each new link;
+// memory: the projections.
+void code_links(const codec::RowCodec& rows, const storage::Adjacency& graph,
+                storage::CodedLinks& coded, const codec::LinkCodec& codec,
+                std::span<const std::uint32_t> nodes, std::size_t threads,
                 const std::function<void(const std::function<void()>&)>& publish,
                 Monitor* monitor);
 
-// Where searches of a coded graph begin: one block of links from the codec's mean to
-// `slots`, coded, in a graph of the one node 0. The mean is no row, but reading the
-// block is the same scan, and a few hundred starts cost no more than a hop or two.
-storage::Adjacency code_roots(const codec::RowCodec& rows,
-                              const codec::LinkCodec& codec,
-                              std::span<const std::uint32_t> slots);
+// Where searches of a coded graph begin: links from the codec's mean to `slots`, coded,
+// as the record of a single node. The mean is no row, but reading its record is the
+// same scan, and a few hundred starts cost no more than a hop or two.
+storage::CodedLinks code_roots(const codec::RowCodec& rows,
+                               const codec::LinkCodec& codec,
+                               std::span<const std::uint32_t> slots);
 
 }  // namespace annx::graph

@@ -2,6 +2,7 @@
 #include "annx/index/graph.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -125,9 +126,11 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
   }
   if (!links_trusted_) {
     check_links();
-    // A file may hold links that nobody has come to code yet.
+    // A file may hold nodes that nobody has come to code yet.
     for (std::size_t slot = 0; slot < ids_.slots() && codec_ != nullptr; ++slot) {
-      if (links_.any_stale(slot)) touched_.push_back(static_cast<std::uint32_t>(slot));
+      if (coded_.record(slot) == nullptr) {
+        touched_.push_back(static_cast<std::uint32_t>(slot));
+      }
     }
     links_trusted_ = true;
   }
@@ -149,6 +152,7 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
         const auto lock = lock_.write();
         rows_.append(rows.row(done), rows.stride, batch);
         links_.resize(count + batch);
+        if (codec_ != nullptr) coded_.resize(count + batch);
         // With the batch, so that already the first one is linked around its centre.
         if (rows_.size() >= std::max(kFirstRefinement, 2 * refined_at_)) refine(count);
       }
@@ -163,12 +167,14 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
       const auto lock = lock_.write();
       rows_.truncate(count);
       links_.resize(count);
+      if (codec_ != nullptr) coded_.resize(count);
       refined_at_ = std::min(refined_at_, count);
       throw;
     }
     const auto lock = lock_.write();
     builder.add_reverse_links(threads);
     if (codec_ != nullptr) {
+      for (const std::uint32_t node : builder.touched()) coded_.mark_stale(node);
       touched_.insert(touched_.end(), builder.touched().begin(),
                       builder.touched().end());
     }
@@ -189,7 +195,7 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
   return first_id;
 }
 
-storage::Adjacency GraphIndex::choose_roots(const codec::LinkCodec& codec) const {
+storage::CodedLinks GraphIndex::choose_roots(const codec::LinkCodec& codec) const {
   const auto slots = graph::choose_entries(ids_.slots(), options_.build.seed, kRoots);
   return graph::code_roots(rows_, codec, slots);
 }
@@ -208,9 +214,10 @@ void GraphIndex::update_codes(std::size_t threads, Monitor* monitor) {
                                          resolve_threads(threads));
     if (monitor != nullptr) monitor->poll(0, 1);
     if (codec != nullptr) {
-      storage::Adjacency roots = choose_roots(*codec);
+      storage::CodedLinks roots = choose_roots(*codec);
       const auto lock = lock_.write();
-      links_.set_parts(codec->parts());
+      coded_ = storage::CodedLinks(codec->parts());
+      coded_.resize(count);
       codec_ = std::move(codec);
       roots_ = std::move(roots);
       roots_at_ = count;
@@ -221,7 +228,7 @@ void GraphIndex::update_codes(std::size_t threads, Monitor* monitor) {
   }
   if (codec_ == nullptr) return;
   if (count >= 2 * roots_at_) {
-    storage::Adjacency roots = choose_roots(*codec_);
+    storage::CodedLinks roots = choose_roots(*codec_);
     const auto lock = lock_.write();
     roots_ = std::move(roots);
     roots_at_ = count;
@@ -230,7 +237,7 @@ void GraphIndex::update_codes(std::size_t threads, Monitor* monitor) {
   touched_.erase(std::unique(touched_.begin(), touched_.end()), touched_.end());
   while (!touched_.empty() && touched_.back() >= count) touched_.pop_back();
   graph::code_links(
-      rows_, links_, *codec_, touched_, threads,
+      rows_, links_, coded_, *codec_, touched_, threads,
       [&](const std::function<void()>& write) {
         const auto lock = lock_.write();
         write();
@@ -369,8 +376,8 @@ void GraphIndex::search_one(const std::byte* query, std::size_t k, std::size_t w
       const float* vector = scratch.query.vector(gain);
       scratch.link_query.set(*codec_, vector, gain);
       search::coded_beam_search(
-          links_, count, scratch.query, scratch.link_query.view(), roots_, width,
-          filter != nullptr ? width : std::min(width, settle), scratch.beam);
+          links_, coded_, count, scratch.query, scratch.link_query.view(), roots_,
+          width, filter != nullptr ? width : std::min(width, settle), scratch.beam);
     } else {
       search::beam_search(links_, count, scratch.query, entries_, width, scratch.beam);
     }
@@ -432,21 +439,25 @@ GraphIndex::LinkCodes GraphIndex::link_codes(std::int64_t id) const {
   LinkCodes result;
   if (codec_ == nullptr) return result;
   const std::uint32_t slot = ids_.slot_of(id);
-  const std::uint32_t* block = links_.block(slot);
   const auto widen = kernels::active().widen[static_cast<std::size_t>(DType::kFloat16)];
-  for (std::size_t i = 0; i < links_.count(slot); ++i) {
-    const std::size_t group = i / kernels::kLinkGroup;
-    const std::size_t lane = i % kernels::kLinkGroup;
-    result.ids.push_back(ids_.id_of(block[i] & storage::kSlotMask));
-    float value;
-    widen(links_.offsets(block, group) + 2 * lane, 1, &value);
-    result.offsets.push_back(value * codec_->offset_unit());
-    widen(links_.scales(block, group) + 2 * lane, 1, &value);
-    result.scales.push_back(value * codec_->scale_unit());
-    const std::uint8_t* codes = links_.codes(block, group);
-    for (std::size_t p = 0; p < links_.parts(); ++p) {
-      const unsigned two = codes[p / 2 * kernels::kLinkGroup + lane];
-      result.codes.push_back(static_cast<std::uint8_t>(two >> (4 * (p % 2)) & 15u));
+  for (const std::byte* group = coded_.record(slot); group != nullptr;
+       group = coded_.next(group)) {
+    for (std::size_t lane = 0; lane < kernels::kLinkGroup; ++lane) {
+      const std::uint32_t other =
+          storage::CodedLinks::words(group)[lane] & storage::kSlotMask;
+      if (other >= ids_.slots()) continue;
+      result.ids.push_back(ids_.id_of(other));
+      float value;
+      widen(storage::CodedLinks::offsets(group) + 2 * lane, 1, &value);
+      result.offsets.push_back(value * codec_->offset_unit());
+      widen(storage::CodedLinks::scales(group) + 2 * lane, 1, &value);
+      result.scales.push_back(value * codec_->scale_unit());
+      const std::uint8_t* codes = storage::CodedLinks::codes(group);
+      for (std::size_t p = 0; p < coded_.parts(); ++p) {
+        const unsigned two = codes[kernels::link_code_at(p, lane)];
+        result.codes.push_back(
+            static_cast<std::uint8_t>(two >> kernels::link_code_shift(p) & 15u));
+      }
     }
   }
   return result;
@@ -458,7 +469,6 @@ std::vector<float> GraphIndex::estimate_links(const std::byte* query, std::int64
   std::vector<float> result;
   if (codec_ == nullptr) return result;
   const std::uint32_t slot = ids_.slot_of(id);
-  const std::uint32_t* block = links_.block(slot);
   codec::RowCodec::Query row_query;
   codec::LinkCodec::Query link_query;
   row_query.set(rows_, query);
@@ -466,13 +476,19 @@ std::vector<float> GraphIndex::estimate_links(const std::byte* query, std::int64
   const float* vector = row_query.vector(gain);
   link_query.set(*codec_, vector, gain);
   row_query.score(&slot, 1, &key);
-  result.resize(links_.groups() * kernels::kLinkGroup);
-  for (std::size_t g = 0; g < links_.groups(); ++g) {
-    kernels::active().link_scan(link_query.view(), links_.codes(block, g),
-                                links_.offsets(block, g), links_.scales(block, g), key,
-                                0.0f, result.data() + g * kernels::kLinkGroup);
+  for (const std::byte* group = coded_.record(slot); group != nullptr;
+       group = coded_.next(group)) {
+    std::array<float, kernels::kLinkGroup> keys;
+    kernels::active().link_scan(link_query.view(), storage::CodedLinks::codes(group),
+                                storage::CodedLinks::offsets(group),
+                                storage::CodedLinks::scales(group), key, 0.0f,
+                                {group, group, group, group}, keys.data());
+    for (std::size_t lane = 0; lane < keys.size(); ++lane) {
+      const std::uint32_t other =
+          storage::CodedLinks::words(group)[lane] & storage::kSlotMask;
+      if (other < ids_.slots()) result.push_back(keys[lane]);
+    }
   }
-  result.resize(links_.count(slot));
   return result;
 }
 
@@ -481,12 +497,10 @@ GraphStats GraphIndex::stats(bool walk) const {
   const std::size_t count = ids_.slots();
   GraphStats stats;
   stats.rows_bytes = rows_.memory_bytes();
-  const std::size_t block_words = links_.stride();
-  stats.links_bytes =
-      links_.words().capacity_bytes() / block_words * options_.build.degree;
+  stats.links_bytes = links_.words().capacity_bytes();
   if (codec_ != nullptr) {
     stats.codes_bytes =
-        links_.words().capacity_bytes() - stats.links_bytes + codec_->memory_bytes();
+        coded_.memory_bytes() + roots_.memory_bytes() + codec_->memory_bytes();
     stats.code_parts = codec_->parts();
     stats.code_error = codec_->expected_error();
   }
@@ -550,9 +564,9 @@ void GraphIndex::save_to(storage::FileWriter& file) const {
   file.number("graph.coded", codec_ != nullptr ? 1 : 0);
   if (codec_ != nullptr) {
     codec_->save_to(file);
-    file.number("graph.roots", roots_.degree());
+    coded_.save_to(file, "graph.coded_links");
+    roots_.save_to(file, "graph.roots");
     file.number("graph.roots_at", roots_at_);
-    file.add("graph.root_block", roots_.words().bytes());
   }
   file.add("graph.ids", ids_.ids().bytes());
   rows_.save_to(file, count);
@@ -584,14 +598,10 @@ std::unique_ptr<GraphIndex> GraphIndex::load_from(const storage::FileReader& fil
         codec::LinkCodec::load_from(file, options.dim));
     file.require(index->codec_->products() == (options.metric == Metric::kInnerProduct),
                  "codes.products", "does not fit the metric");
-    index->links_ = storage::Adjacency(options.build.degree, index->codec_->parts());
-    const auto roots = static_cast<std::size_t>(
-        file.number("graph.roots", kernels::kLinkGroup, kRoots + 1));
-    file.require(roots % kernels::kLinkGroup == 0, "graph.roots",
-                 "is no multiple of 32");
-    index->roots_ = storage::Adjacency(roots, index->codec_->parts());
-    index->roots_.words() =
-        file.array<std::uint32_t>("graph.root_block", index->roots_.stride());
+    const std::size_t parts = index->codec_->parts();
+    index->coded_ =
+        storage::CodedLinks::load_from(file, "graph.coded_links", count, parts);
+    index->roots_ = storage::CodedLinks::load_from(file, "graph.roots", 1, parts);
     index->roots_at_ =
         static_cast<std::size_t>(file.number("graph.roots_at", 0, storage::kMaxSlots));
   }
@@ -600,7 +610,7 @@ std::unique_ptr<GraphIndex> GraphIndex::load_from(const storage::FileReader& fil
         file.number("graph.learned_at", 0, storage::kMaxSlots));
   }
   index->links_.words() =
-      file.array<std::uint32_t>("graph.links", count * index->links_.stride());
+      file.array<std::uint32_t>("graph.links", count * options.build.degree);
   const auto entry_count =
       static_cast<std::size_t>(file.number("graph.entries", 0, 1u << 16));
   const auto entries = file.array<std::uint32_t>("graph.entry_slots", entry_count);

@@ -23,6 +23,7 @@
 #include "annx/graph/builder.h"
 #include "annx/search/beam.h"
 #include "annx/storage/adjacency.h"
+#include "annx/storage/coded_links.h"
 #include "annx/storage/file.h"
 #include "annx/storage/id_map.h"
 #include "annx/storage/slot_set.h"
@@ -122,7 +123,7 @@ class GraphIndex {
 
   void check_links() const;
   void refine(std::size_t count);
-  storage::Adjacency choose_roots(const codec::LinkCodec& codec) const;
+  storage::CodedLinks choose_roots(const codec::LinkCodec& codec) const;
   void update_codes(std::size_t threads, Monitor* monitor);
   std::vector<std::uint32_t> nearest_pairs() const;
   void search_one(const std::byte* query, std::size_t k, std::size_t width,
@@ -136,11 +137,12 @@ class GraphIndex {
   std::vector<std::uint32_t> entries_;
   std::size_t refined_at_ = 0;  // size at which centre, layout and entries were chosen
 
-  std::unique_ptr<codec::LinkCodec> codec_;        // null while links have no codes
-  storage::Adjacency roots_{kernels::kLinkGroup};  // see graph::code_roots
-  std::size_t roots_at_ = 0;                       // size when those were chosen
+  std::unique_ptr<codec::LinkCodec> codec_;  // null while links have no codes
+  storage::CodedLinks coded_;
+  storage::CodedLinks roots_;           // see graph::code_roots
+  std::size_t roots_at_ = 0;            // size when those were chosen
   std::size_t learned_at_ = 0;          // size when it was last tried to learn one
-  std::vector<std::uint32_t> touched_;  // nodes whose links may lack codes
+  std::vector<std::uint32_t> touched_;  // nodes whose records are out of date
 
   bool links_trusted_ = true;  // false until the links of a file have been checked
 

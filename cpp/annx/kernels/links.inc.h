@@ -43,9 +43,9 @@ void link_tables(const float* coordinates, const float* books,
 
 std::uint32_t link_scan(const LinkQuery& query, const std::uint8_t* codes,
                         const std::byte* offsets, const std::byte* scales, float base,
-                        float limit, float* out) {
+                        float limit, const LinkAhead& ahead, float* out) {
   std::int32_t sums[kLinkGroup];
-  link_sums(codes, query.parts, query.tables, sums);
+  link_sums(codes, query.parts, query.tables, ahead, sums);
   const V step = v_set(query.step);
   const V bias = v_set(query.bias);
   const V gain = v_set(query.gain);
@@ -59,7 +59,7 @@ std::uint32_t link_scan(const LinkQuery& query, const std::uint8_t* codes,
   for (std::size_t i = 0; i < kLinkGroup; i += kTileLanes) {
     above |= less_bits(lanes_less(lanes_set(limit), lanes_load(out + i))) << i;
   }
-  return ~above;
+  return ~above & ((1u << kLinkGroup) - 1);
 }
 
 void link_encode(const float* coordinates, const float* books, const float* halves,
@@ -82,10 +82,11 @@ void link_encode(const float* coordinates, const float* books, const float* halv
       }
       lanes_store(nearest + i, code);
     }
-    std::uint8_t* out = codes + p / 2 * kLinkGroup;
+    std::uint8_t* out = codes + link_code_at(p, 0);
     for (std::size_t i = 0; i < kLinkGroup; ++i) {
       const auto level = static_cast<std::uint8_t>(nearest[i]);
-      out[i] = p % 2 == 0 ? level : static_cast<std::uint8_t>(out[i] | level << 4);
+      out[i] = link_code_shift(p) == 0 ? level
+                                       : static_cast<std::uint8_t>(out[i] | level << 4);
     }
     coordinates += widths[p] * kLinkGroup;
     books += widths[p] * kLinkLevels;

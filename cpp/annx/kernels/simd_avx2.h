@@ -533,40 +533,5 @@ ANNX_INLINE Lanes lanes_partner(Lanes a, std::size_t h) {
   return _mm256_permute2f128_ps(a, a, 1);
 }
 
-// sums[i] = sum over parts p of tables[p * 16 + code of link i in part p].
-ANNX_INLINE void link_sums(const std::uint8_t* codes, std::size_t parts,
-                           const std::uint8_t* tables, std::int32_t* sums) {
-  const auto table = [&](std::size_t part) {
-    return _mm256_broadcastsi128_si256(
-        _mm_loadu_si128(reinterpret_cast<const __m128i*>(tables + part * 16)));
-  };
-  const __m256i nibble = _mm256_set1_epi8(15);
-  // Two entries of 127 fit a byte. Bytes are added up in pairs, as 16-bit words; the
-  // odd ones are added again by themselves and taken off at the end.
-  __m256i all = _mm256_setzero_si256();
-  __m256i odd = _mm256_setzero_si256();
-  for (std::size_t p = 0; p < parts; p += 2) {
-    const __m256i x =
-        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + p * 16));
-    const __m256i low = _mm256_and_si256(x, nibble);
-    const __m256i high = _mm256_and_si256(_mm256_srli_epi16(x, 4), nibble);
-    const __m256i two = _mm256_add_epi8(_mm256_shuffle_epi8(table(p), low),
-                                        _mm256_shuffle_epi8(table(p + 1), high));
-    all = _mm256_add_epi16(all, two);
-    odd = _mm256_add_epi16(odd, _mm256_srli_epi16(two, 8));
-  }
-  const __m256i even = _mm256_sub_epi16(all, _mm256_slli_epi16(odd, 8));
-  const __m256i a = _mm256_unpacklo_epi16(even, odd);  // links 0-7, 16-23
-  const __m256i b = _mm256_unpackhi_epi16(even, odd);  // links 8-15, 24-31
-  const auto store = [&](int at, __m128i words) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + at),
-                        _mm256_cvtepu16_epi32(words));
-  };
-  store(0, _mm256_castsi256_si128(a));
-  store(8, _mm256_castsi256_si128(b));
-  store(16, _mm256_extracti128_si256(a, 1));
-  store(24, _mm256_extracti128_si256(b, 1));
-}
-
 }  // namespace
 }  // namespace annx::kernels::avx2

@@ -353,26 +353,33 @@ ANNX_INLINE Lanes lanes_partner(Lanes a, std::size_t h) {
 
 // sums[i] = sum over parts p of tables[p * 16 + code of link i in part p].
 ANNX_INLINE void link_sums(const std::uint8_t* codes, std::size_t parts,
-                           const std::uint8_t* tables, std::int32_t* sums) {
-  uint16x8_t words[4];
-  for (uint16x8_t& w : words) w = vdupq_n_u16(0);
+                           const std::uint8_t* tables, const LinkAhead& ahead,
+                           std::int32_t* sums) {
+  uint16x8_t first = vdupq_n_u16(0);
+  uint16x8_t last = vdupq_n_u16(0);
   const uint8x16_t nibble = vdupq_n_u8(15);
-  for (std::size_t p = 0; p < parts; p += 2) {
-    const uint8x16_t first = vld1q_u8(tables + p * 16);
-    const uint8x16_t second = vld1q_u8(tables + p * 16 + 16);
-    for (int half = 0; half < 2; ++half) {
-      const uint8x16_t x = vld1q_u8(codes + p * 16 + 16 * half);
+  for (std::size_t p = 0; p < parts; p += 4) {
+    if (p % 8 == 0) {  // one line of codes
+      const std::byte* code = ahead.codes + p * 8;
+      const std::byte* row = ahead.row + p * 8;
+      prefetch(code < ahead.codes_last ? code : ahead.codes_last);
+      prefetch(row < ahead.row_last ? row : ahead.row_last);
+    }
+    for (std::size_t half = 0; half < 2; ++half) {
+      const uint8x16_t x = vld1q_u8(codes + p * 8 + 16 * half);
+      const std::uint8_t* table = tables + (p + half) * 16;
       // Two entries of 127 fit a byte.
-      const uint8x16_t two = vaddq_u8(vqtbl1q_u8(first, vandq_u8(x, nibble)),
-                                      vqtbl1q_u8(second, vshrq_n_u8(x, 4)));
-      words[2 * half] = vaddw_u8(words[2 * half], vget_low_u8(two));
-      words[2 * half + 1] = vaddw_high_u8(words[2 * half + 1], two);
+      const uint8x16_t two =
+          vaddq_u8(vqtbl1q_u8(vld1q_u8(table), vandq_u8(x, nibble)),
+                   vqtbl1q_u8(vld1q_u8(table + 32), vshrq_n_u8(x, 4)));
+      first = vaddw_u8(first, vget_low_u8(two));
+      last = vaddw_high_u8(last, two);
     }
   }
-  for (int i = 0; i < 4; ++i) {
-    vst1q_s32(sums + 8 * i, vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(words[i]))));
-    vst1q_s32(sums + 8 * i + 4, vreinterpretq_s32_u32(vmovl_high_u16(words[i])));
-  }
+  vst1q_s32(sums, vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(first))));
+  vst1q_s32(sums + 4, vreinterpretq_s32_u32(vmovl_high_u16(first)));
+  vst1q_s32(sums + 8, vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(last))));
+  vst1q_s32(sums + 12, vreinterpretq_s32_u32(vmovl_high_u16(last)));
 }
 
 }  // namespace

@@ -393,13 +393,13 @@ inline Lanes lanes_partner(const Lanes& a, std::size_t h) {
 
 // sums[i] = sum over parts p of tables[p * 16 + code of link i in part p].
 inline void link_sums(const std::uint8_t* codes, std::size_t parts,
-                      const std::uint8_t* tables, std::int32_t* sums) {
+                      const std::uint8_t* tables, const LinkAhead&,
+                      std::int32_t* sums) {
   for (std::size_t i = 0; i < kLinkGroup; ++i) sums[i] = 0;
-  for (std::size_t p = 0; p < parts; p += 2) {
-    const std::uint8_t* table = tables + p * 16;
+  for (std::size_t p = 0; p < parts; ++p) {
     for (std::size_t i = 0; i < kLinkGroup; ++i) {
-      const unsigned code = codes[p * 16 + i];
-      sums[i] += table[code & 15] + table[16 + (code >> 4)];
+      sums[i] +=
+          tables[p * 16 + (codes[link_code_at(p, i)] >> link_code_shift(p) & 15)];
     }
   }
 }

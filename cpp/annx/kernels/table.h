@@ -198,10 +198,19 @@ using MergeBounds = void (*)(float* bounds, const float* floors, const float* ga
 
 // 4-bit codes of the links of a node (codec/link_codec.h says what they mean), in
 // groups of kLinkGroup links.
-inline constexpr std::size_t kLinkGroup = 32;
-// Codes of one group: 2 parts a byte, the first in the low half, a byte a link; parts
-// come in fours, so codes have parts / 2 * kLinkGroup bytes.
+inline constexpr std::size_t kLinkGroup = 16;
+// Codes of one group: parts come in fours, 2 * kLinkGroup bytes for each four: of a
+// link the byte in the first half holds parts 0 (low bits) and 2, that in the second
+// half parts 1 and 3. So 32 bytes in a row need the tables of two parts in a row.
 inline constexpr std::size_t kLinkPartsStep = 4;
+constexpr std::size_t link_code_bytes(std::size_t parts) {
+  return parts / 2 * kLinkGroup;
+}
+// At which byte of a group's codes a link has a part, and how many bits up.
+constexpr std::size_t link_code_at(std::size_t part, std::size_t link) {
+  return (part / 4 * 2 + part % 2) * kLinkGroup + link;
+}
+constexpr std::size_t link_code_shift(std::size_t part) { return part / 2 % 2 * 4; }
 inline constexpr std::size_t kMaxLinkParts = 256;  // 256 x 127 fits 16 bits
 inline constexpr std::size_t kLinkLevels = 16;
 
@@ -225,9 +234,19 @@ struct LinkQuery {
   float bias;
   float gain;
 };
+// Reads on from `ahead` meanwhile, line by line as it goes: two runs of bytes that will
+// be needed next, each with the address of its last byte. Memory is then asked for at
+// the pace at which it comes, instead of all at once.
+struct LinkAhead {
+  const std::byte* codes;
+  const std::byte* codes_last;
+  const std::byte* row;
+  const std::byte* row_last;
+};
 using LinkScan = std::uint32_t (*)(const LinkQuery& query, const std::uint8_t* codes,
                                    const std::byte* offsets, const std::byte* scales,
-                                   float base, float limit, float* out);
+                                   float base, float limit, const LinkAhead& ahead,
+                                   float* out);
 
 // The nearest entry of each part for the links of one group: coordinates[k * kLinkGroup
 // + i] is dimension k of link i, halves[p * kLinkLevels + c] half the squared length of

@@ -11,22 +11,78 @@ namespace annx::search {
 namespace {
 // Roots at which a search of a coded graph begins.
 constexpr std::size_t kStarts = 2;
+
+using storage::CodedLinks;
+
+// Scores the neighbours of a node that are new to the search and puts those that serve
+// into the beam.
+void score_neighbours(const storage::Adjacency& graph, std::uint32_t node,
+                      std::size_t count, const codec::Scorer& scorer,
+                      BeamScratch& scratch) {
+  const std::size_t degree = graph.degree();
+  const std::uint32_t* block = graph.block(node);
+  std::uint32_t* const slots = scratch.slots.data();
+  float* const keys = scratch.keys.data();
+  scratch.visited.make_room(degree);
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < degree; ++i) {
+    const std::uint32_t slot = block[i] & storage::kSlotMask;
+    // Also the end of the block: kNoEdge is beyond every slot.
+    if (slot >= count) continue;
+    slots[n] = slot;
+    n += scratch.visited.insert(slot);
+  }
+  scorer.score(slots, n, keys);
+  for (std::size_t i = 0; i < n; ++i) {
+    if (!scratch.beam.admits(keys[i])) continue;
+    if (scratch.beam.insert(keys[i], slots[i])) {
+      prefetch_run(graph.block(slots[i]), graph.block_bytes());
+    }
+  }
+}
+
+void make_room(BeamScratch& scratch, std::size_t room) {
+  if (scratch.slots.size() >= room) return;
+  scratch.slots.resize(room);
+  scratch.keys.resize(room);
+}
+
+// Asks for the first lines of what a hop to a node will read; returns the rest, to be
+// read while the present hop goes on.
+kernels::LinkAhead look_ahead(const storage::Adjacency& graph, const CodedLinks& coded,
+                              const codec::Scorer& scorer, std::uint32_t node) {
+  std::span<const std::byte> row = scorer.bytes_of(node);
+  prefetch_run(row.data(), row.size());
+  const std::byte* links = coded.record(node);
+  std::size_t bytes = coded.group_bytes();
+  if (links == nullptr) {
+    links = reinterpret_cast<const std::byte*>(graph.block(node));
+    bytes = graph.block_bytes();
+  }
+  prefetch_run(links, bytes);
+  const auto rest = [](const std::byte* at, std::size_t size) {
+    return at + (size < kPrefetchRun ? size - 1 : kPrefetchRun);
+  };
+  return {rest(links, bytes), links + bytes - 1, rest(row.data(), row.size()),
+          row.data() + row.size() - 1};
+}
+
+// Nothing to read ahead: lines that are at hand.
+kernels::LinkAhead stay(const void* at) {
+  const auto* line = static_cast<const std::byte*>(at);
+  return {line, line, line, line};
+}
+
 }  // namespace
 
 void beam_search(const storage::Adjacency& graph, std::size_t count,
                  const codec::Scorer& scorer, std::span<const std::uint32_t> starts,
                  std::size_t width, BeamScratch& scratch) {
-  const std::size_t degree = graph.degree();
-  const std::size_t block_bytes = degree * sizeof(std::uint32_t);
   VisitedSet& visited = scratch.visited;
   CandidateList& beam = scratch.beam;
   visited.prepare(count);
   beam.prepare(width);
-  const std::size_t room = std::max(degree, starts.size());
-  if (scratch.slots.size() < room) {
-    scratch.slots.resize(room);
-    scratch.keys.resize(room);
-  }
+  make_room(scratch, std::max(graph.degree(), starts.size()));
   std::uint32_t* const slots = scratch.slots.data();
   float* const keys = scratch.keys.data();
   std::size_t n = 0;
@@ -36,53 +92,34 @@ void beam_search(const storage::Adjacency& graph, std::size_t count,
   }
   scorer.score(slots, n, keys);
   for (std::size_t i = 0; i < n; ++i) beam.insert(keys[i], slots[i]);
-
   std::uint32_t node;
-  while (beam.expand_next(node)) {
-    const std::uint32_t* block = graph.block(node);
-    visited.make_room(degree);
-    n = 0;
-    for (std::size_t i = 0; i < degree; ++i) {
-      const std::uint32_t slot = block[i] & storage::kSlotMask;
-      // Also the end of the block: kNoEdge is beyond every slot.
-      if (slot >= count) continue;
-      slots[n] = slot;
-      n += visited.insert(slot);
-    }
-    scorer.score(slots, n, keys);
-    for (std::size_t i = 0; i < n; ++i) {
-      if (!beam.admits(keys[i])) continue;
-      if (beam.insert(keys[i], slots[i])) {
-        prefetch_run(graph.block(slots[i]), block_bytes);
-      }
-    }
-  }
+  while (beam.expand_next(node)) score_neighbours(graph, node, count, scorer, scratch);
 }
 
-void coded_beam_search(const storage::Adjacency& graph, std::size_t count,
-                       const codec::Scorer& scorer, const kernels::LinkQuery& query,
-                       const storage::Adjacency& roots, std::size_t width,
-                       std::size_t keep, BeamScratch& scratch) {
-  const std::size_t degree = graph.degree();
-  const std::size_t groups = graph.groups();
-  const std::size_t block_bytes = graph.block_bytes();
+void coded_beam_search(const storage::Adjacency& graph, const CodedLinks& coded,
+                       std::size_t count, const codec::Scorer& scorer,
+                       const kernels::LinkQuery& query, const CodedLinks& roots,
+                       std::size_t width, std::size_t keep, BeamScratch& scratch) {
+  constexpr std::size_t kGroup = kernels::kLinkGroup;
   const auto scan = kernels::active().link_scan;
   VisitedSet& visited = scratch.visited;
   CandidateList& beam = scratch.beam;
   CandidateList& found = scratch.found;
   visited.prepare(count);
   beam.prepare(width);
+  make_room(scratch, graph.degree());
 
   // Of the starts only the best by their codes: each in the beam is expanded.
-  float estimates[kernels::kLinkGroup];
+  float estimates[kGroup];
   found.prepare(kStarts);
-  const std::uint32_t* root = roots.block(0);
-  for (std::size_t g = 0; g < roots.groups(); ++g) {
-    std::uint32_t near = scan(query, roots.codes(root, g), roots.offsets(root, g),
-                              roots.scales(root, g), 0.0f, found.limit(), estimates);
+  for (const std::byte* group = roots.record(0); group != nullptr;
+       group = roots.next(group)) {
+    std::uint32_t near =
+        scan(query, CodedLinks::codes(group), CodedLinks::offsets(group),
+             CodedLinks::scales(group), 0.0f, found.limit(), stay(group), estimates);
     for (; near != 0; near &= near - 1) {
       const auto lane = static_cast<std::size_t>(std::countr_zero(near));
-      const std::uint32_t slot = root[g * kernels::kLinkGroup + lane];
+      const std::uint32_t slot = CodedLinks::words(group)[lane] & storage::kSlotMask;
       if (slot < count && found.admits(estimates[lane])) {
         found.insert(estimates[lane], slot);
       }
@@ -92,14 +129,12 @@ void coded_beam_search(const storage::Adjacency& graph, std::size_t count,
   std::size_t n = found.size();
   for (std::size_t i = 0; i < n; ++i) starts[i] = found.slot(i);
   n = std::max<std::size_t>(n, 1);
-  for (std::size_t i = 0; i < n; ++i) {
-    prefetch_run(graph.block(starts[i]), block_bytes);
-  }
-  float keys[kStarts];
-  scorer.score(starts, n, keys);
+  for (std::size_t i = 0; i < n; ++i) look_ahead(graph, coded, scorer, starts[i]);
+  float start_keys[kStarts];
+  scorer.score(starts, n, start_keys);
   visited.make_room(n);
   for (std::size_t i = 0; i < n; ++i) {
-    if (visited.insert(starts[i]) != 0) beam.insert(keys[i], starts[i]);
+    if (visited.insert(starts[i]) != 0) beam.insert(start_keys[i], starts[i]);
   }
   found.prepare(keep);
 
@@ -111,32 +146,32 @@ void coded_beam_search(const storage::Adjacency& graph, std::size_t count,
   for (bool more = beam.expand_next(next); more || beam.expand_next(next);) {
     node = next;
     more = beam.expand_next(next);
-    if (more) {
-      prefetch_run(graph.block(next), block_bytes);
-      scorer.prefetch(next);
-    }
+    kernels::LinkAhead ahead =
+        more ? look_ahead(graph, coded, scorer, next) : stay(&estimates);
     float key;
     scorer.score(&node, 1, &key);
     found.insert(key, node);
-    const std::uint32_t* block = graph.block(node);
-    visited.make_room(degree);
-    for (std::size_t g = 0; g < groups; ++g) {
-      std::uint32_t near = scan(query, graph.codes(block, g), graph.offsets(block, g),
-                                graph.scales(block, g), key, beam.limit(), estimates);
-      while (near != 0) {
+    const std::byte* group = coded.record(node);
+    if (group == nullptr) {
+      score_neighbours(graph, node, count, scorer, scratch);
+      continue;
+    }
+    for (; group != nullptr; group = coded.next(group), ahead = stay(&estimates)) {
+      visited.make_room(kGroup);
+      std::uint32_t near =
+          scan(query, CodedLinks::codes(group), CodedLinks::offsets(group),
+               CodedLinks::scales(group), key, beam.limit(), ahead, estimates);
+      for (; near != 0; near &= near - 1) {
         const auto lane = static_cast<std::size_t>(std::countr_zero(near));
-        near &= near - 1;
-        const std::size_t place = g * kernels::kLinkGroup + lane;
-        if (place >= degree) break;
-        const std::uint32_t slot = block[place] & storage::kSlotMask;
+        const std::uint32_t slot = CodedLinks::words(group)[lane] & storage::kSlotMask;
         if (slot >= count) continue;
         float estimate = estimates[lane];
-        const bool coded = estimate == estimate;
+        const bool has_code = estimate == estimate;
         // A slot whose estimate does not serve may come by with a better one from
         // another node; of a slot without a code there is one key, asked for once.
-        if (coded && !beam.admits(estimate)) continue;
+        if (has_code && !beam.admits(estimate)) continue;
         if (visited.insert(slot) == 0) continue;
-        if (!coded) scorer.score(&slot, 1, &estimate);
+        if (!has_code) scorer.score(&slot, 1, &estimate);
         beam.insert(estimate, slot);
       }
     }

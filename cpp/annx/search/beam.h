@@ -15,6 +15,7 @@
 #include "annx/search/candidates.h"
 #include "annx/search/visited.h"
 #include "annx/storage/adjacency.h"
+#include "annx/storage/coded_links.h"
 
 namespace annx::search {
 
@@ -35,14 +36,15 @@ void beam_search(const storage::Adjacency& graph, std::size_t count,
 
 // The same on a graph with link codes (Gou and others, "SymphonyQG", 2025): the key of
 // a slot is computed when it is expanded, and those of its neighbours estimated from
-// the codes beside their slots, so a hop reads one block and one row. Leaves the `keep`
-// best of the expanded slots in scratch.found, by key. Links without a code (new ones)
-// are scored like rows. Keys of `scorer` must be those that `query` was made for.
-// Begins at the best of the links of node 0 of `roots`, a graph with codes of the same
-// codec.
-void coded_beam_search(const storage::Adjacency& graph, std::size_t count,
+// the codes beside their slots, so a hop reads one record and one row. Leaves the
+// `keep` best of the expanded slots in scratch.found, by key. Neighbours of nodes
+// without a record (new ones) and links without a code are scored like rows. Keys of
+// `scorer` must be those that `query` was made for. Begins at the best of the links of
+// node 0 of `roots`, which has codes of the same codec.
+void coded_beam_search(const storage::Adjacency& graph,
+                       const storage::CodedLinks& coded, std::size_t count,
                        const codec::Scorer& scorer, const kernels::LinkQuery& query,
-                       const storage::Adjacency& roots, std::size_t width,
+                       const storage::CodedLinks& roots, std::size_t width,
                        std::size_t keep, BeamScratch& scratch);
 
 }  // namespace annx::search
