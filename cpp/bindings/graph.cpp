@@ -61,13 +61,15 @@ void bind_graph(py::module_& m) {
   py::class_<GraphIndex> graph(m, "GraphIndex");
   graph
       .def(py::init([](std::size_t dim, const std::string& metric,
-                       const std::string& dtype, bool codes, std::size_t degree,
-                       std::size_t ef_construction, float alpha, std::uint64_t seed) {
+                       const std::string& dtype, bool codes, bool narrow,
+                       std::size_t degree, std::size_t ef_construction, float alpha,
+                       std::uint64_t seed) {
              index::GraphOptions options;
              options.dim = dim;
              options.metric = parse_metric(metric);
              options.dtype = parse_dtype(dtype);
              options.codes = codes;
+             options.narrow = narrow;
              options.build = {.degree = degree,
                               .ef_construction = ef_construction,
                               .alpha = alpha,
@@ -75,8 +77,8 @@ void bind_graph(py::module_& m) {
              return std::make_unique<GraphIndex>(options);
            }),
            py::arg("dim"), py::arg("metric"), py::arg("dtype"), py::kw_only(),
-           py::arg("codes"), py::arg("degree"), py::arg("ef_construction"),
-           py::arg("alpha"), py::arg("seed"))
+           py::arg("codes"), py::arg("narrow"), py::arg("degree"),
+           py::arg("ef_construction"), py::arg("alpha"), py::arg("seed"))
       .def("__len__", &GraphIndex::size)
       .def("contains", &GraphIndex::contains, py::arg("id"))
       .def_property_readonly("version", &GraphIndex::size)
@@ -91,6 +93,8 @@ void bind_graph(py::module_& m) {
           "degree", [](const GraphIndex& self) { return self.options().build.degree; })
       .def_property_readonly(
           "codes", [](const GraphIndex& self) { return self.options().codes; })
+      .def_property_readonly(
+          "narrow", [](const GraphIndex& self) { return self.options().narrow; })
       .def_property_readonly(
           "ef_construction",
           [](const GraphIndex& self) { return self.options().build.ef_construction; })
@@ -203,6 +207,7 @@ void bind_graph(py::module_& m) {
         result["max_links"] = stats.max_links;
         result["reachable"] = stats.reachable;
         result["split_rows"] = stats.split_rows;
+        result["narrow_rows"] = stats.narrow_rows;
         result["centred"] = stats.centred;
         result["code_parts"] = stats.code_parts;
         result["code_error"] = stats.code_error;

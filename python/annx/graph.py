@@ -16,7 +16,7 @@ from annx.results import SearchResult
 
 __all__ = ["GraphIndex"]
 
-_STORAGE = ("fast", "plain")
+_STORAGE = ("fast", "float32", "plain")
 
 
 @register("graph")
@@ -35,11 +35,14 @@ class GraphIndex(Index):
         product; the sum of absolute differences.
     dtype : {"float32", "float16", "bfloat16", "int8", "uint8"}, default "float32"
         What goes in and what `get` returns.
-    storage : {"fast", "plain"}, optional
-        What is kept beside the vectors and links. ``"fast"``, the default: codes of the
-        links, from 2,048 vectors and 16 dimensions on (not with ``"l1"``).
-        ``"plain"``: nothing, which is smaller, quicker to build, and a third
-        to a half as fast to search.
+    storage : {"fast", "float32", "plain"}, optional
+        What is kept. ``"fast"``, the default: from 2,048 vectors and 16 dimensions on
+        (not with ``"l1"``) codes of the links, and vectors given as float32 are rounded
+        to float16 where that changes the distances of near ones by less than a
+        thousandth; `get` and distances are then those of the rounded vectors.
+        ``"float32"``: codes, and the vectors bit for bit. ``"plain"``: the vectors bit
+        for bit and no codes, which is smaller than that, quicker to build, and a third
+        to a half as fast to search. Vectors of other types are never rounded.
     degree : int, default 32
         Links that a node can hold: even, from 4 to 256. More links find more and cost
         memory (4 bytes each) and time. ``degree=32`` is what hnswlib calls ``M=16``.
@@ -130,6 +133,7 @@ class GraphIndex(Index):
             _validate.check_metric(metric, dtype),
             dtype,
             codes=storage != "plain",
+            narrow=storage in (None, "fast"),
             degree=_validate.check_int(degree, name="degree", low=4, high=256),
             ef_construction=_validate.check_int(
                 ef_construction, name="ef_construction", low=1, high=1 << 20
@@ -328,8 +332,10 @@ class GraphIndex(Index):
 
     @property
     def storage(self) -> str:
-        """What is kept beside vectors and links."""
-        return "fast" if self._native.codes else "plain"
+        """What is kept, as the constructor was told."""
+        if not self._native.codes:
+            return "plain"
+        return "fast" if self._native.narrow else "float32"
 
     @property
     def degree(self) -> int:
@@ -349,8 +355,8 @@ class GraphIndex(Index):
         dict
             What every family tells, and: ``links`` and ``max_links`` (of one node);
             ``reachable``, which is always the number of vectors; ``split_rows``,
-            whether walks read the bfloat16 part of float32 vectors alone; ``centred``,
-            whether vectors are kept relative to a centre; ``code_parts`` (0 without
+            whether walks read the bfloat16 part of float32 vectors alone;
+            ``narrow_rows``, whether those have become float16; ``centred``, whether vectors are kept relative to a centre; ``code_parts`` (0 without
             codes) and ``code_error``, the expected standard deviation of an estimated
             inner product of unit vectors.
         """

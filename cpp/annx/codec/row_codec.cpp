@@ -22,6 +22,12 @@ constexpr double kCentreRatioForDot = 0.1;
 // Traversal by bfloat16 is good enough while half of the near pairs are judged within
 // this share of their true distance.
 constexpr double kLayoutTolerance = 0.01;
+// The same for float16 in place of float32.
+constexpr double kNarrowTolerance = 0.001;
+// Values up to here leave float16 (65504 at most) room for rows that come later.
+constexpr float kNarrowMost = 4096.0f;
+constexpr float kHalfMost = 65504.0f;
+constexpr auto kHalf = static_cast<std::size_t>(DType::kFloat16);
 
 // Rows that a cache line can hold must not straddle two.
 std::size_t aligned_stride(std::size_t bytes) {
@@ -73,7 +79,8 @@ void RowCodec::set_layout(Layout layout) {
     traversal_type_ = static_cast<std::size_t>(DType::kBFloat16);
     low_stride_ = dim_ * 2;
   } else {
-    traversal_type_ = static_cast<std::size_t>(dtype_);
+    traversal_type_ =
+        layout == Layout::kHalf ? kHalf : static_cast<std::size_t>(dtype_);
   }
   const bool wide = layout == Layout::kWhole;
   stride_ = aligned_stride(padded_dim_ * (wide ? 4 : 2));
@@ -141,6 +148,21 @@ void RowCodec::truncate(std::size_t count) {
 
 // The row in the codec's own basis (unit length for cosine), before centring.
 void RowCodec::encode_float32(const float* row, std::size_t slot) {
+  if (layout_ == Layout::kHalf) {
+    std::vector<float> centred(row, row + dim_);
+    float most = 0;
+    for (std::size_t i = 0; i < dim_; ++i) {
+      if (!centre_.empty()) centred[i] -= centre_[i];
+      most = std::max(most, std::abs(centred[i]));
+    }
+    if (most <= kHalfMost) {
+      kernels::active().narrow[kHalf](centred.data(), dim_,
+                                      high_.mutable_data() + slot * stride_);
+      return;
+    }
+    // More than float16 holds: from now on whole rows again.
+    relay(Layout::kWhole);
+  }
   std::byte* high = high_.mutable_data() + slot * stride_;
   std::byte* low =
       low_stride_ != 0 ? low_.mutable_data() + slot * low_stride_ : nullptr;
@@ -165,6 +187,7 @@ void RowCodec::decode_centred(std::size_t slot, float* out) const {
     std::memcpy(out, high, dim_ * 4);
     return;
   }
+  if (layout_ == Layout::kHalf) return widen(slot, out);
   kernels::active().join_halves(high, low_.data() + slot * low_stride_, dim_, out);
 }
 
@@ -258,10 +281,13 @@ void RowCodec::refine_centre() {
   centre_.swap(centre);
 }
 
-bool RowCodec::refine_layout(const std::vector<std::uint32_t>& pairs) {
-  if (layout_ != Layout::kSplit) return false;
+// Half of the pairs' distances are off by less than this share of them, as traversal
+// sees rows or, with `half`, as float16 would.
+double RowCodec::median_error(const std::vector<std::uint32_t>& pairs,
+                              bool half) const {
   std::vector<double> errors;
   std::vector<float> a(dim_), b(dim_);
+  std::vector<std::byte> narrowed(dim_ * 2);
   const auto distance = [&] {
     double total = 0;
     for (std::size_t j = 0; j < dim_; ++j) {
@@ -270,32 +296,62 @@ bool RowCodec::refine_layout(const std::vector<std::uint32_t>& pairs) {
     }
     return total;
   };
+  const auto round = [&](std::size_t slot, std::vector<float>& row) {
+    if (!half) return widen(slot, row.data());
+    kernels::active().narrow[kHalf](row.data(), dim_, narrowed.data());
+    kernels::active().widen[kHalf](narrowed.data(), dim_, row.data());
+  };
   for (std::size_t i = 0; i + 1 < pairs.size(); i += 2) {
     decode_centred(pairs[i], a.data());
     decode_centred(pairs[i + 1], b.data());
     const double exact = distance();
     if (!(exact > 0)) continue;
-    widen(pairs[i], a.data());
-    widen(pairs[i + 1], b.data());
+    round(pairs[i], a);
+    round(pairs[i + 1], b);
     const double error = std::abs(distance() - exact) / exact;
     if (error >= 0) errors.push_back(error);
   }
-  if (errors.empty()) return false;
+  if (errors.empty()) return 0;
   const auto middle = errors.begin() + static_cast<std::ptrdiff_t>(errors.size() / 2);
   std::nth_element(errors.begin(), middle, errors.end());
-  if (*middle <= kLayoutTolerance) return false;
+  return *middle;
+}
 
-  // New rows first: if memory runs out, nothing has changed.
-  RowCodec whole(dim_, metric_, dtype_);
-  whole.set_layout(Layout::kWhole);
-  whole.high_.resize(size_ * whole.stride_);
+// Lays all rows out anew. New rows first: if memory runs out, nothing has changed.
+void RowCodec::relay(Layout layout) {
+  RowCodec other(dim_, metric_, dtype_);
+  other.set_layout(layout);
+  other.high_.resize(high_.size() / stride_ * other.stride_);
+  std::vector<float> row(dim_);
   for (std::size_t slot = 0; slot < size_; ++slot) {
-    decode_centred(slot, a.data());
-    std::memcpy(whole.high_.mutable_data() + slot * whole.stride_, a.data(), dim_ * 4);
+    decode_centred(slot, row.data());
+    other.encode_float32(row.data(), slot);
   }
-  set_layout(Layout::kWhole);
-  high_ = std::move(whole.high_);
+  set_layout(layout);
+  high_ = std::move(other.high_);
   low_ = storage::Array<std::byte>();
+}
+
+bool RowCodec::refine_layout(const std::vector<std::uint32_t>& pairs) {
+  if (layout_ != Layout::kSplit || median_error(pairs, false) <= kLayoutTolerance) {
+    return false;
+  }
+  relay(Layout::kWhole);
+  return true;
+}
+
+bool RowCodec::narrow(const std::vector<std::uint32_t>& pairs) {
+  if (layout_ != Layout::kSplit || median_error(pairs, true) > kNarrowTolerance) {
+    return false;
+  }
+  std::vector<float> row(dim_);
+  for (std::size_t slot = 0; slot < size_; ++slot) {
+    decode_centred(slot, row.data());
+    for (const float x : row) {
+      if (std::abs(x) > kNarrowMost) return false;
+    }
+  }
+  relay(Layout::kHalf);
   return true;
 }
 
@@ -439,6 +495,12 @@ float RowCodec::Query::key_error(float key) const {
   return 2 * distance * error + error * error;
 }
 
+bool RowCodec::Query::keys_are_exact() const {
+  const RowCodec& codec = *codec_;
+  return codec.metric_ == Metric::kL2 && codec.layout_ != Layout::kSplit &&
+         !codec.is_byte() && codec.centre_.empty();
+}
+
 double RowCodec::Query::exact(std::uint32_t slot) {
   const RowCodec& codec = *codec_;
   const kernels::KernelTable& table = kernels::active();
@@ -502,7 +564,7 @@ RowCodec RowCodec::load_from(const storage::FileReader& file, std::size_t count)
   const bool byte = dtype == DType::kInt8 || dtype == DType::kUInt8;
   const auto dim = static_cast<std::size_t>(
       file.number("rows.dim", 1, byte ? kernels::kMaxDim8 : std::size_t{1} << 20));
-  const auto layout = static_cast<Layout>(file.number("rows.layout", 0, 2));
+  const auto layout = static_cast<Layout>(file.number("rows.layout", 0, 3));
   file.require((layout == Layout::kNative) == (dtype != DType::kFloat32), "rows.layout",
                "does not fit the rows' dtype");
   RowCodec codec(dim, metric, dtype);

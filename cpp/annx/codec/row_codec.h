@@ -15,6 +15,11 @@
 // For the inner product every dimension that is off zero is centred, see
 // Query::set_item.
 //
+// Where the caller agrees to lose digits (`narrow`), float32 rows become float16 ones,
+// centred and scaled to length 1 as before: 11 bits of mantissa, and half the memory.
+// It is done only where it changes the distances of near pairs by less than a
+// thousandth.
+//
 // Other types (float16, bfloat16, int8, uint8) are kept and traversed as they are.
 //
 // Cosine: float32 rows are scaled to length 1 and their length is kept beside them, so
@@ -40,7 +45,7 @@ namespace annx::codec {
 class RowCodec {
  public:
   // How float32 rows lie in memory; native for the other types.
-  enum class Layout : std::uint8_t { kNative = 0, kSplit = 1, kWhole = 2 };
+  enum class Layout : std::uint8_t { kNative = 0, kSplit = 1, kWhole = 2, kHalf = 3 };
 
   RowCodec(std::size_t dim, Metric metric, DType dtype);
 
@@ -75,6 +80,9 @@ class RowCodec {
   // Whether traversal keys misjudge the given pairs of near rows (slot, slot, ...):
   // then joins the planes. Returns true if the layout changed.
   bool refine_layout(const std::vector<std::uint32_t>& pairs);
+  // Rounds split float32 rows to float16 if that judges the given pairs of near rows
+  // well. Returns true if the layout changed.
+  bool narrow(const std::vector<std::uint32_t>& pairs);
 
   // A query in the form that traversal and the final distance need. Reusable; owns its
   // buffers. Holds a pointer to the codec.
@@ -106,6 +114,8 @@ class RowCodec {
     // The metric's distance, from the full row and the canonical kernel. Only after
     // `set`.
     double exact(std::uint32_t slot);
+    // Whether keys are those distances already, but for their last bits.
+    bool keys_are_exact() const;
 
    private:
     const RowCodec* codec_ = nullptr;
@@ -135,6 +145,8 @@ class RowCodec {
   }
   float native_scale(std::size_t slot, std::vector<float>& row) const;
   void set_layout(Layout layout);
+  void relay(Layout layout);
+  double median_error(const std::vector<std::uint32_t>& pairs, bool half) const;
   void encode_float32(const float* row, std::size_t slot);
   void decode_centred(std::size_t slot, float* out) const;
   void decode_float32(std::size_t slot, float* out) const;

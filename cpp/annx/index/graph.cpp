@@ -216,6 +216,7 @@ void GraphIndex::update_codes(std::size_t threads, Monitor* monitor) {
     if (codec != nullptr) {
       storage::CodedLinks roots = choose_roots(*codec);
       const auto lock = lock_.write();
+      if (options_.narrow) rows_.narrow(linked_pairs(count));
       coded_ = storage::CodedLinks(codec->parts());
       coded_.resize(count);
       codec_ = std::move(codec);
@@ -282,22 +283,24 @@ void GraphIndex::check_links() const {
 // first `count` rows are linked.
 void GraphIndex::refine(std::size_t count) {
   rows_.refine_centre();
-  std::vector<std::uint32_t> pairs;
-  if (count >= kFirstRefinement) {
-    const std::size_t step = std::max<std::size_t>(1, count / kLayoutSample);
-    for (std::size_t slot = 0; slot < count; slot += step) {
-      // A node's own links come first, nearest first.
-      const std::uint32_t link = links_.block(slot)[0];
-      if (link == storage::kNoEdge) continue;
-      pairs.push_back(static_cast<std::uint32_t>(slot));
-      pairs.push_back(link & storage::kSlotMask);
-    }
-  } else {
-    pairs = nearest_pairs();
-  }
-  rows_.refine_layout(pairs);
+  rows_.refine_layout(count >= kFirstRefinement ? linked_pairs(count)
+                                                : nearest_pairs());
   if (count != 0) entries_ = graph::choose_entries(count, options_.build.seed);
   refined_at_ = rows_.size();
+}
+
+// Some of the first `count` rows, each with its nearest neighbour.
+std::vector<std::uint32_t> GraphIndex::linked_pairs(std::size_t count) const {
+  std::vector<std::uint32_t> pairs;
+  const std::size_t step = std::max<std::size_t>(1, count / kLayoutSample);
+  for (std::size_t slot = 0; slot < count; slot += step) {
+    // A node's own links come first, nearest first.
+    const std::uint32_t link = links_.block(slot)[0];
+    if (link == storage::kNoEdge) continue;
+    pairs.push_back(static_cast<std::uint32_t>(slot));
+    pairs.push_back(link & storage::kSlotMask);
+  }
+  return pairs;
 }
 
 // Some rows, each with the nearest of the others, by a scan: for rows not yet linked.
@@ -346,8 +349,9 @@ void GraphIndex::search_one(const std::byte* query, std::size_t k, std::size_t w
   scratch.query.set(rows_, query);
   auto& shortlist = scratch.shortlist;
   shortlist.clear();
-  const auto consider = [&](std::uint32_t slot) {
-    const double distance = scratch.query.exact(slot);
+  const auto consider = [&](std::uint32_t slot, const float* key = nullptr) {
+    const double distance =
+        key != nullptr ? static_cast<double>(*key) : scratch.query.exact(slot);
     // Damaged rows may hold NaN, which has no order.
     shortlist.emplace_back(std::isnan(distance) ? kInfinity : distance,
                            ids_.id_of(slot));
@@ -383,6 +387,7 @@ void GraphIndex::search_one(const std::byte* query, std::size_t k, std::size_t w
     }
     const search::CandidateList& beam =
         codec_ != nullptr ? scratch.beam.found : scratch.beam.beam;
+    const bool settled = scratch.query.keys_are_exact();
     std::size_t end = beam.size();
     if (filter == nullptr) {
       if (end > k) {
@@ -391,14 +396,17 @@ void GraphIndex::search_one(const std::byte* query, std::size_t k, std::size_t w
         end = k;
         while (end < std::min(settle, beam.size()) && !(beam.key(end) > limit)) ++end;
       }
-      for (std::size_t i = 0; i < end; ++i) scratch.query.prefetch_exact(beam.slot(i));
+      for (std::size_t i = 0; i < end && !settled; ++i) {
+        scratch.query.prefetch_exact(beam.slot(i));
+      }
     }
     for (std::size_t i = 0; i < end && shortlist.size() < settle; ++i) {
       const std::uint32_t slot = beam.slot(i);
       if (filter != nullptr && (slot >= filter->capacity() || !filter->test(slot))) {
         continue;
       }
-      consider(slot);
+      const float key = beam.key(i);
+      consider(slot, settled ? &key : nullptr);
     }
   }
   const std::size_t found = std::min(k, shortlist.size());
@@ -482,7 +490,7 @@ std::vector<float> GraphIndex::estimate_links(const std::byte* query, std::int64
     kernels::active().link_scan(link_query.view(), storage::CodedLinks::codes(group),
                                 storage::CodedLinks::offsets(group),
                                 storage::CodedLinks::scales(group), key, 0.0f,
-                                {group, group, group, group}, keys.data());
+                                {nullptr, nullptr, 0}, keys.data());
     for (std::size_t lane = 0; lane < keys.size(); ++lane) {
       const std::uint32_t other =
           storage::CodedLinks::words(group)[lane] & storage::kSlotMask;
@@ -506,6 +514,7 @@ GraphStats GraphIndex::stats(bool walk) const {
   }
   stats.ids_bytes = ids_.memory_bytes();
   stats.split_rows = rows_.layout() == codec::RowCodec::Layout::kSplit;
+  stats.narrow_rows = rows_.layout() == codec::RowCodec::Layout::kHalf;
   stats.centred = rows_.centred();
   if (count == 0 || !walk) return stats;
   std::vector<char> met(count);
@@ -560,6 +569,7 @@ void GraphIndex::save_to(storage::FileWriter& file) const {
   file.add("graph.entry_slots", std::as_bytes(std::span(entries_)));
   file.add("graph.links", links_.words().bytes().first(count * links_.block_bytes()));
   file.number("graph.codes", options_.codes ? 1 : 0);
+  file.number("graph.narrow", options_.narrow ? 1 : 0);
   file.number("graph.learned_at", learned_at_);
   file.number("graph.coded", codec_ != nullptr ? 1 : 0);
   if (codec_ != nullptr) {
@@ -589,6 +599,7 @@ std::unique_ptr<GraphIndex> GraphIndex::load_from(const storage::FileReader& fil
   options.dtype = rows.dtype();
   // Files from before link codes have none of these.
   options.codes = !file.has("graph.codes") || file.number("graph.codes", 0, 1) == 1;
+  options.narrow = file.has("graph.narrow") && file.number("graph.narrow", 0, 1) == 1;
   auto index = std::make_unique<GraphIndex>(options);
   index->rows_ = std::move(rows);
   if (file.has("graph.coded") && file.number("graph.coded", 0, 1) == 1) {

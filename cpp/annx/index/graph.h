@@ -34,7 +34,8 @@ struct GraphOptions {
   std::size_t dim = 0;
   Metric metric = Metric::kL2;
   DType dtype = DType::kFloat32;
-  bool codes = true;  // codes beside the links, once there is enough to learn from
+  bool codes = true;   // codes beside the links, once there is enough to learn from
+  bool narrow = true;  // float32 rows become float16 then, where that loses little
   graph::BuildOptions build;
 };
 
@@ -49,6 +50,7 @@ struct GraphStats {
   std::size_t code_parts = 0;   // 0 without codes
   double code_error = 0;        // what training expects, see LinkCodec::Options::error
   bool split_rows = false;
+  bool narrow_rows = false;
   bool centred = false;
 };
 
@@ -125,6 +127,7 @@ class GraphIndex {
   void refine(std::size_t count);
   storage::CodedLinks choose_roots(const codec::LinkCodec& codec) const;
   void update_codes(std::size_t threads, Monitor* monitor);
+  std::vector<std::uint32_t> linked_pairs(std::size_t count) const;
   std::vector<std::uint32_t> nearest_pairs() const;
   void search_one(const std::byte* query, std::size_t k, std::size_t width,
                   const storage::SlotSet* filter, Scratch& scratch, std::int64_t* ids,

@@ -17,14 +17,7 @@ ANNX_INLINE void link_sums(const std::uint8_t* codes, std::size_t parts,
   // odd ones are added again by themselves and taken off at the end.
   __m256i all = _mm256_setzero_si256();
   __m256i odd = _mm256_setzero_si256();
-  const LinkAhead next = ahead;
-  for (std::size_t p = 0; p < parts; p += 4) {
-    if (p % 8 == 0) {  // one line of codes
-      const std::byte* code = next.codes + p * 8;
-      const std::byte* row = next.row + p * 8;
-      prefetch(code < next.codes_last ? code : next.codes_last);
-      prefetch(row < next.row_last ? row : next.row_last);
-    }
+  const auto four_parts = [&](std::size_t p) {
     const __m256i x = load(codes + p * 8);
     const __m256i low = _mm256_and_si256(x, nibble);
     const __m256i high = _mm256_and_si256(_mm256_srli_epi16(x, 4), nibble);
@@ -33,7 +26,15 @@ ANNX_INLINE void link_sums(const std::uint8_t* codes, std::size_t parts,
                         _mm256_shuffle_epi8(load(tables + p * 16 + 32), high));
     all = _mm256_add_epi16(all, two);
     odd = _mm256_add_epi16(odd, _mm256_srli_epi16(two, 8));
+  };
+  std::size_t p = 0;
+  for (const std::size_t end = ahead.lines * 8; p < end && p + 8 <= parts; p += 8) {
+    prefetch(ahead.codes + p * 8);
+    prefetch(ahead.row + p * 8);
+    four_parts(p);
+    four_parts(p + 4);
   }
+  for (; p < parts; p += 4) four_parts(p);
   const __m256i even = _mm256_sub_epi16(all, _mm256_slli_epi16(odd, 8));
   // Either half has half of the parts.
   const auto store = [&](std::int32_t* at, __m256i words) {

@@ -9,33 +9,49 @@ namespace {
 void link_tables(const float* coordinates, const float* books,
                  const std::uint8_t* widths, std::size_t parts, std::uint8_t* out,
                  float* step, float* bias) {
+  constexpr std::size_t kRegisters = kLinkLevels / kTileLanes;
   float tables[kMaxLinkParts * kLinkLevels];
-  float widest = 0;
-  float least_sum = 0;
+  // The same number in every lane: the widest range so far, the sum of the least ones.
+  Lanes widest = lanes_set(0.0f);
+  Lanes least_sum = lanes_set(0.0f);
   for (std::size_t p = 0; p < parts; ++p) {
-    float* table = tables + p * kLinkLevels;
-    for (std::size_t c = 0; c < kLinkLevels; ++c) table[c] = 0;
+    Lanes sums[kRegisters];
+    ANNX_UNROLL
+    for (std::size_t r = 0; r < kRegisters; ++r) sums[r] = lanes_set(0.0f);
     for (std::size_t k = 0; k < widths[p]; ++k) {
-      for (std::size_t c = 0; c < kLinkLevels; c += kTileLanes) {
-        lanes_store(table + c, lanes_fma(lanes_set(*coordinates), lanes_load(books + c),
-                                         lanes_load(table + c)));
+      const Lanes coordinate = lanes_set(*coordinates);
+      ANNX_UNROLL
+      for (std::size_t r = 0; r < kRegisters; ++r) {
+        sums[r] = lanes_fma(coordinate, lanes_load(books + r * kTileLanes), sums[r]);
       }
       ++coordinates;
       books += kLinkLevels;
     }
-    float least = table[0];
-    float most = table[0];
-    for (std::size_t c = 1; c < kLinkLevels; ++c) {
-      least = table[c] < least ? table[c] : least;
-      most = table[c] > most ? table[c] : most;
+    Lanes least = sums[0];
+    Lanes most = sums[0];
+    ANNX_UNROLL
+    for (std::size_t r = 1; r < kRegisters; ++r) {
+      least = lanes_min(least, sums[r]);
+      most = lanes_max(most, sums[r]);
     }
-    for (std::size_t c = 0; c < kLinkLevels; ++c) table[c] -= least;
-    least_sum += least;
-    widest = most - least > widest ? most - least : widest;
+    ANNX_UNROLL
+    for (std::size_t h = 1; h < kTileLanes; h *= 2) {
+      least = lanes_min(least, lanes_partner(least, h));
+      most = lanes_max(most, lanes_partner(most, h));
+    }
+    ANNX_UNROLL
+    for (std::size_t r = 0; r < kRegisters; ++r) {
+      lanes_store(tables + p * kLinkLevels + r * kTileLanes, lanes_sub(sums[r], least));
+    }
+    least_sum = lanes_add(least_sum, least);
+    widest = lanes_max(widest, lanes_sub(most, least));
   }
-  *bias = least_sum;
-  *step = widest / 127;
-  const float scale = widest > 0 ? 127 / widest : 0;
+  float lanes[kTileLanes];
+  lanes_store(lanes, least_sum);
+  *bias = lanes[0];
+  lanes_store(lanes, widest);
+  *step = lanes[0] / 127;
+  const float scale = lanes[0] > 0 ? 127 / lanes[0] : 0;
   for (std::size_t i = 0; i < parts * kLinkLevels; ++i) {
     out[i] = static_cast<std::uint8_t>(tables[i] * scale + 0.5f);
   }
@@ -94,17 +110,27 @@ void link_encode(const float* coordinates, const float* books, const float* halv
   }
 }
 
-// One pass of butterflies of stride h over n values, n at least 2 h.
+// Butterflies of the strides h, 2 h, ... R h / 2 over n values, n at least R h.
+template <std::size_t R>
 ANNX_INLINE void wide_butterflies(float* x, std::size_t n, std::size_t h) {
-  const Lanes one = lanes_set(1.0f);
-  const Lanes minus = lanes_set(-1.0f);
-  for (std::size_t i = 0; i < n; i += 2 * h) {
+  for (std::size_t i = 0; i < n; i += R * h) {
     for (std::size_t j = i; j < i + h; j += kTileLanes) {
-      const Lanes a = lanes_load(x + j);
-      const Lanes b = lanes_load(x + j + h);
-      // Exactly a + b and a - b.
-      lanes_store(x + j, lanes_fma(one, b, a));
-      lanes_store(x + j + h, lanes_fma(minus, b, a));
+      Lanes v[R];
+      ANNX_UNROLL
+      for (std::size_t m = 0; m < R; ++m) v[m] = lanes_load(x + j + m * h);
+      ANNX_UNROLL
+      for (std::size_t s = 1; s < R; s *= 2) {
+        ANNX_UNROLL
+        for (std::size_t m = 0; m < R; ++m) {
+          if ((m & s) != 0) continue;
+          const Lanes a = v[m];
+          const Lanes b = v[m + s];
+          v[m] = lanes_add(a, b);
+          v[m + s] = lanes_sub(a, b);
+        }
+      }
+      ANNX_UNROLL
+      for (std::size_t m = 0; m < R; ++m) lanes_store(x + j + m * h, v[m]);
     }
   }
 }
@@ -135,7 +161,14 @@ void hadamard(float* x, std::size_t n) {
     }
     lanes_store(x + i, a);
   }
-  for (std::size_t h = kTileLanes; h < n; h *= 2) wide_butterflies(x, n, h);
+  // Three strides at a time: memory is read and written a third as often.
+  std::size_t h = kTileLanes;
+  for (; 8 * h <= n; h *= 8) wide_butterflies<8>(x, n, h);
+  if (4 * h <= n) {
+    wide_butterflies<4>(x, n, h);
+  } else if (2 * h <= n) {
+    wide_butterflies<2>(x, n, h);
+  }
 }
 
 }  // namespace

@@ -234,14 +234,13 @@ struct LinkQuery {
   float bias;
   float gain;
 };
-// Reads on from `ahead` meanwhile, line by line as it goes: two runs of bytes that will
-// be needed next, each with the address of its last byte. Memory is then asked for at
-// the pace at which it comes, instead of all at once.
+// Asks for memory meanwhile that will be needed next, line by line as it goes: `lines`
+// lines of each of two runs. Memory is then asked for at the pace at which it comes,
+// instead of all at once.
 struct LinkAhead {
   const std::byte* codes;
-  const std::byte* codes_last;
   const std::byte* row;
-  const std::byte* row_last;
+  std::size_t lines;
 };
 using LinkScan = std::uint32_t (*)(const LinkQuery& query, const std::uint8_t* codes,
                                    const std::byte* offsets, const std::byte* scales,

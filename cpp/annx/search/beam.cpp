@@ -14,6 +14,8 @@ constexpr std::size_t kStarts = 2;
 
 using storage::CodedLinks;
 
+constexpr kernels::LinkAhead kNothingAhead{nullptr, nullptr, 0};
+
 // Scores the neighbours of a node that are new to the search and puts those that serve
 // into the beam.
 void score_neighbours(const storage::Adjacency& graph, std::uint32_t node,
@@ -60,17 +62,9 @@ kernels::LinkAhead look_ahead(const storage::Adjacency& graph, const CodedLinks&
     bytes = graph.block_bytes();
   }
   prefetch_run(links, bytes);
-  const auto rest = [](const std::byte* at, std::size_t size) {
-    return at + (size < kPrefetchRun ? size - 1 : kPrefetchRun);
-  };
-  return {rest(links, bytes), links + bytes - 1, rest(row.data(), row.size()),
-          row.data() + row.size() - 1};
-}
-
-// Nothing to read ahead: lines that are at hand.
-kernels::LinkAhead stay(const void* at) {
-  const auto* line = static_cast<const std::byte*>(at);
-  return {line, line, line, line};
+  const std::size_t rest = std::max(bytes, row.size());
+  return {links + kPrefetchRun, row.data() + kPrefetchRun,
+          rest > kPrefetchRun ? (rest - kPrefetchRun) / 64 : 0};
 }
 
 }  // namespace
@@ -116,7 +110,7 @@ void coded_beam_search(const storage::Adjacency& graph, const CodedLinks& coded,
        group = roots.next(group)) {
     std::uint32_t near =
         scan(query, CodedLinks::codes(group), CodedLinks::offsets(group),
-             CodedLinks::scales(group), 0.0f, found.limit(), stay(group), estimates);
+             CodedLinks::scales(group), 0.0f, found.limit(), kNothingAhead, estimates);
     for (; near != 0; near &= near - 1) {
       const auto lane = static_cast<std::size_t>(std::countr_zero(near));
       const std::uint32_t slot = CodedLinks::words(group)[lane] & storage::kSlotMask;
@@ -147,7 +141,7 @@ void coded_beam_search(const storage::Adjacency& graph, const CodedLinks& coded,
     node = next;
     more = beam.expand_next(next);
     kernels::LinkAhead ahead =
-        more ? look_ahead(graph, coded, scorer, next) : stay(&estimates);
+        more ? look_ahead(graph, coded, scorer, next) : kNothingAhead;
     float key;
     scorer.score(&node, 1, &key);
     found.insert(key, node);
@@ -156,7 +150,7 @@ void coded_beam_search(const storage::Adjacency& graph, const CodedLinks& coded,
       score_neighbours(graph, node, count, scorer, scratch);
       continue;
     }
-    for (; group != nullptr; group = coded.next(group), ahead = stay(&estimates)) {
+    for (; group != nullptr; group = coded.next(group), ahead = kNothingAhead) {
       visited.make_room(kGroup);
       std::uint32_t near =
           scan(query, CodedLinks::codes(group), CodedLinks::offsets(group),
