@@ -20,7 +20,8 @@ __all__ = ["LinkCodec", "RandomRotation", "cut_axes", "principal_axes"]
 LEVELS = 16
 STEP = 4
 DENSE_DIM = 256
-ROTATED_WIDTH = 4
+ROTATED_SLACK = 1.1
+MOST_ROTATED_WIDTH = 8
 MOST_PARTS = 256
 ROUNDS = 2
 ITERATIONS = 15
@@ -237,14 +238,21 @@ class LinkCodec:
         """Learn from differences between linked rows, shape (n, dim), none zero.
 
         Up to 256 dimensions: principal axes, and the fewest parts, in steps of 4, whose
-        expected error is at most `error`. Above: a rotation, about 4 axes a part.
+        expected error is at most `error`. Above: a rotation, and parts of the most axes
+        (up to 8) whose expected error is at most 1.1 times that.
         """
         r = np.asarray(differences, np.float64)
         unit = r / np.linalg.norm(r, axis=1, keepdims=True)
         dim = r.shape[1]
         if dim > DENSE_DIM:
             axes = RandomRotation(dim, seed).apply(np.eye(dim)).T
-            parts = min(-(-dim // (ROTATED_WIDTH * STEP)) * STEP, MOST_PARTS)
+            width = MOST_ROTATED_WIDTH
+            while width > 1:
+                lost = next(e for w, e in DISTORTIONS.items() if w >= width)
+                if np.sqrt(lost / (1 - lost) / dim) <= ROTATED_SLACK * error:
+                    break
+                width -= 1
+            parts = min(-(-dim // (width * STEP)) * STEP, MOST_PARTS)
             widths = np.diff([p * dim // parts for p in range(parts + 1)]).tolist()
         else:
             axes, variances = principal_axes(unit)
