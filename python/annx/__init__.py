@@ -10,6 +10,7 @@ from annx.filters import IdSet
 from annx.flat import FlatIndex
 from annx.graph import GraphIndex
 from annx.io import load
+from annx.ivf import IVFIndex
 from annx.kmeans import KMeans
 from annx.pq import ProductQuantizer
 from annx.pq_flat import PQFlatIndex
@@ -19,6 +20,7 @@ __all__ = [
     "FlatIndex",
     "FormatError",
     "GraphIndex",
+    "IVFIndex",
     "IdSet",
     "KMeans",
     "NotCalibratedError",

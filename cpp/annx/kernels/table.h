@@ -285,6 +285,30 @@ using PairDistances = void (*)(const float* rows, std::size_t stride,
                                std::size_t centroid_stride, const std::uint32_t* cells,
                                std::size_t count, std::size_t dim, float* out);
 
+// Inverted lists of 4-bit pieces (codec/piece_codec.h says what they mean). As
+// LinkTables, for any number of parts; `sums` is room for parts * kLinkLevels floats.
+using ScanTables = void (*)(const float* coordinates, const float* books,
+                            const std::uint8_t* widths, std::size_t parts, float* sums,
+                            std::uint8_t* out, float* step, float* bias);
+// Blocks of kLinkGroup codes, `stride` bytes apart: codes as LinkScan reads them, then
+// offsets and scales, a float16 each a code. With S the sum of a code's table entries,
+//   term = offset + scale * (bias + step * S), key = base + unit * term,
+// each product and sum of the first one fused multiply-add. Of the first `count` codes
+// those with term < (limit - base) / unit are written, in order, keys and places
+// (first + number of the code); returns how many. keys and places have room for one
+// more than `count` rounded up to whole blocks. unit > 0.
+struct ScanQuery {
+  const std::uint8_t* tables;
+  std::size_t parts;
+  float step;
+  float bias;
+  float unit;
+};
+using ScanBlocks = std::size_t (*)(const ScanQuery& query, const std::byte* blocks,
+                                   std::size_t stride, std::size_t count, float base,
+                                   float limit, std::uint32_t first, float* keys,
+                                   std::uint32_t* places);
+
 struct KernelTable {
   const char* isa;
   FloatRows float_rows[kOpCount][kFloatTypes];
@@ -324,6 +348,8 @@ struct KernelTable {
   PackLanes pack_lanes;
   NearestLanes nearest_lanes;
   PairDistances pair_distances;
+  ScanTables scan_tables;
+  ScanBlocks scan_blocks;
 };
 
 }  // namespace annx::kernels

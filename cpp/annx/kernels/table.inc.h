@@ -59,6 +59,8 @@ constexpr KernelTable make_table() {
       &pack_lanes,
       &nearest_lanes,
       &pair_distances,
+      &scan_tables,
+      &scan_blocks,
   };
 }
 
