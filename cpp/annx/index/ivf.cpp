@@ -774,9 +774,13 @@ void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float*
     const std::size_t list = scratch.probes[p];
     const std::vector<std::uint32_t>& blocks = lists.blocks(list);
     const std::size_t size = lists.size(list);
+    if (p + 1 < scratch.probes.size()) {
+      const auto& next = lists.blocks(scratch.probes[p + 1]);
+      if (!next.empty()) prefetch_run(lists.block(next[0]), lists.stride());
+    }
     const float base = scratch.probe_keys[p];
     for (std::size_t b = 0; b < blocks.size();) {
-      const std::size_t run = std::min(lists.run(list, b), kRunBlocks);
+      const std::size_t run = lists.run(list, b, kRunBlocks);
       const std::size_t codes = std::min<std::size_t>(run * kBlock, size - b * kBlock);
       std::size_t found = kernels::active().scan_blocks(
           view, lists.block(blocks[b]), lists.stride(), codes, base, limit,

@@ -80,46 +80,84 @@ ANNX_INLINE void block_sums(const std::uint8_t* codes, std::size_t parts,
   }
 }
 
+// Blocks that are looked at together.
+inline constexpr std::size_t kTogether = 2;
+
+// What of a scan is the same for all blocks.
+struct Scan {
+  V step;
+  V bias;
+  Lanes below;  // in the unit of the offsets, so that only what passes is converted
+  float base;
+  float unit;
+  float* keys;
+  std::uint32_t* places;
+  std::size_t found;
+};
+
+// Writes those of a block's first `count` codes that pass.
+ANNX_INLINE void take_block(Scan& scan, const std::int32_t* sums,
+                            const std::byte* offsets, std::size_t count,
+                            std::uint32_t first) {
+  const std::byte* scales = offsets + 2 * kLinkGroup;
+  float terms[kLinkGroup];
+  ANNX_UNROLL
+  for (std::size_t i = 0; i < kLinkGroup; i += kWidth) {
+    const V dot = v_fma(v_numbers(sums + i), scan.step, scan.bias);
+    v_store(terms + i,
+            v_fma(dot, LoadF16::full(scales + 2 * i), LoadF16::full(offsets + 2 * i)));
+  }
+  std::uint32_t passed = 0;
+  ANNX_UNROLL
+  for (std::size_t i = 0; i < kLinkGroup; i += kTileLanes) {
+    passed |= less_bits(lanes_less(lanes_load(terms + i), scan.below)) << i;
+  }
+  if (count < kLinkGroup) passed &= (std::uint32_t{1} << count) - 1;
+  for (std::uint32_t i = 0; passed != 0; ++i, passed >>= 1) {
+    if ((passed & 0xFFu) == 0) {
+      passed >>= 7;
+      i += 7;
+      continue;
+    }
+    scan.keys[scan.found] = scan.base + scan.unit * terms[i];
+    scan.places[scan.found] = first + i;
+    scan.found += passed & 1u;
+  }
+}
+
 std::size_t scan_blocks(const ScanQuery& query, const std::byte* blocks,
                         std::size_t stride, std::size_t count, float base, float limit,
                         std::uint32_t first, float* keys, std::uint32_t* places) {
   const std::size_t code_bytes = query.parts / 2 * kLinkGroup;
-  const V step = v_set(query.step);
-  const V bias = v_set(query.bias);
-  // In the unit of the offsets, so that only what passes is converted.
-  const Lanes below = lanes_set((limit - base) / query.unit);
-  std::size_t found = 0;
-  for (std::size_t at = 0; at < count; at += kLinkGroup, blocks += stride) {
+  Scan scan{v_set(query.step),
+            v_set(query.bias),
+            lanes_set((limit - base) / query.unit),
+            base,
+            query.unit,
+            keys,
+            places,
+            0};
+  std::size_t at = 0;
+  if (query.parts <= kMaxLinkParts) {
+    for (; at + kLinkGroup < count; at += kTogether * kLinkGroup) {
+      std::int32_t sums[kTogether * kLinkGroup];
+      link_sums_pair(reinterpret_cast<const std::uint8_t*>(blocks), stride, query.parts,
+                     query.tables, sums);
+      for (std::size_t g = 0; g < kTogether; ++g, blocks += stride) {
+        const std::size_t begin = at + g * kLinkGroup;
+        take_block(scan, sums + g * kLinkGroup, blocks + code_bytes, count - begin,
+                   first + static_cast<std::uint32_t>(begin));
+      }
+    }
+  }
+  for (; at < count; at += kLinkGroup, blocks += stride) {
     std::int32_t sums[kLinkGroup];
     block_sums(reinterpret_cast<const std::uint8_t*>(blocks), query.parts, query.tables,
                sums);
-    const std::byte* offsets = blocks + code_bytes;
-    const std::byte* scales = offsets + 2 * kLinkGroup;
-    float terms[kLinkGroup];
-    for (std::size_t i = 0; i < kLinkGroup; i += kWidth) {
-      const V dot = v_fma(v_numbers(sums + i), step, bias);
-      v_store(terms + i, v_fma(dot, LoadF16::full(scales + 2 * i),
-                               LoadF16::full(offsets + 2 * i)));
-    }
-    std::uint32_t passed = 0;
-    for (std::size_t i = 0; i < kLinkGroup; i += kTileLanes) {
-      passed |= less_bits(lanes_less(lanes_load(terms + i), below)) << i;
-    }
-    if (count - at < kLinkGroup) {
-      passed &= (std::uint32_t{1} << (count - at)) - 1;
-    }
-    for (std::uint32_t i = 0; passed != 0; ++i, passed >>= 1) {
-      if ((passed & 0xFFu) == 0) {
-        passed >>= 7;
-        i += 7;
-        continue;
-      }
-      keys[found] = base + query.unit * terms[i];
-      places[found] = first + static_cast<std::uint32_t>(at) + i;
-      found += passed & 1u;
-    }
+    take_block(scan, sums, blocks + code_bytes, count - at,
+               first + static_cast<std::uint32_t>(at));
   }
-  return found;
+  return scan.found;
 }
 
 }  // namespace

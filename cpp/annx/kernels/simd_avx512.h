@@ -442,6 +442,13 @@ ANNX_INLINE void link_sums(const std::uint8_t* codes, std::size_t parts,
   _mm512_storeu_si512(sums + 16,
                       _mm512_cvtepu16_epi32(_mm256_permute2x128_si256(a, b, 0x31)));
 }
+// The same for two groups, `stride` bytes apart.
+ANNX_INLINE void link_sums_pair(const std::uint8_t* codes, std::size_t stride,
+                                std::size_t parts, const std::uint8_t* tables,
+                                std::int32_t* sums) {
+  link_sums(codes, parts, tables, sums);
+  link_sums(codes + stride, parts, tables, sums + kLinkGroup);
+}
 
 }  // namespace
 }  // namespace annx::kernels::avx512

@@ -374,6 +374,13 @@ ANNX_INLINE void link_sums(const std::uint8_t* codes, std::size_t parts,
     vst1q_s32(sums + 8 * i + 4, vreinterpretq_s32_u32(vmovl_high_u16(words[i])));
   }
 }
+// The same for two groups, `stride` bytes apart.
+ANNX_INLINE void link_sums_pair(const std::uint8_t* codes, std::size_t stride,
+                                std::size_t parts, const std::uint8_t* tables,
+                                std::int32_t* sums) {
+  link_sums(codes, parts, tables, sums);
+  link_sums(codes + stride, parts, tables, sums + kLinkGroup);
+}
 
 }  // namespace
 }  // namespace annx::kernels::neon

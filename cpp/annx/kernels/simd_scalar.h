@@ -403,6 +403,13 @@ inline void link_sums(const std::uint8_t* codes, std::size_t parts,
     }
   }
 }
+// The same for two groups, `stride` bytes apart.
+inline void link_sums_pair(const std::uint8_t* codes, std::size_t stride,
+                           std::size_t parts, const std::uint8_t* tables,
+                           std::int32_t* sums) {
+  link_sums(codes, parts, tables, sums);
+  link_sums(codes + stride, parts, tables, sums + kLinkGroup);
+}
 
 }  // namespace
 }  // namespace annx::kernels::scalar

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <memory>
 #include <string>
 
@@ -19,36 +18,21 @@ constexpr std::uint32_t kMaxBlocks = 0xFFFFFFFFu / CodeLists::kBlock;
 }  // namespace
 
 CodeLists::CodeLists(std::size_t lists, std::size_t payload_bytes)
-    : payload_(payload_bytes),
-      stride_(payload_bytes + kBlock * sizeof(std::uint32_t)),
-      sizes_(lists),
-      blocks_(lists) {
-  const std::size_t fit = std::max<std::size_t>(kSlabBytes / stride_, 1);
+    : payload_(payload_bytes), sizes_(lists), blocks_(lists) {
+  const std::size_t fit = std::max<std::size_t>(kSlabBytes / payload_, 1);
   shift_ = static_cast<std::uint32_t>(std::bit_width(fit) - 1);
   mask_ = (std::uint32_t{1} << shift_) - 1;
 }
 
-std::size_t CodeLists::run(std::size_t list, std::size_t at) const {
+std::size_t CodeLists::run(std::size_t list, std::size_t at, std::size_t most) const {
   const std::vector<std::uint32_t>& blocks = blocks_[list];
   const std::uint32_t first = blocks[at];
   std::size_t n = 1;
-  while (at + n < blocks.size() && blocks[at + n] == first + n &&
-         ((first + n) & mask_) != 0) {
+  const std::size_t end = std::min(blocks.size() - at, most);
+  while (n < end && blocks[at + n] == first + n && ((first + n) & mask_) != 0) {
     ++n;
   }
   return n;
-}
-
-std::uint32_t CodeLists::slot(std::uint32_t place) const {
-  std::uint32_t slot;
-  std::memcpy(&slot, block(place / kBlock) + payload_ + place % kBlock * sizeof(slot),
-              sizeof(slot));
-  return slot;
-}
-
-void CodeLists::set_slot(std::uint32_t place, std::uint32_t slot) {
-  std::memcpy(block_to_write(place / kBlock) + payload_ + place % kBlock * sizeof(slot),
-              &slot, sizeof(slot));
 }
 
 std::uint32_t CodeLists::new_block(std::size_t list) {
@@ -60,15 +44,20 @@ std::uint32_t CodeLists::new_block(std::size_t list) {
   }
   if (used_ == kMaxBlocks) throw InvalidArgument("vectors: the index is full");
   const std::size_t slab = used_ >> shift_;
-  const std::size_t bytes = ((used_ & mask_) + 1) * stride_;
-  const std::size_t whole = (std::size_t{mask_} + 1) * stride_;
-  if (slab == slabs_.size()) slabs_.emplace_back();
-  if (bytes > slabs_[slab].size()) {
-    // By half again, but a later slab at once: it will be filled.
-    const std::size_t room = slab > 0 ? whole : std::min(whole, bytes + bytes / 2);
-    slabs_[slab].reserve(room);
-    slabs_[slab].resize(bytes);
+  const std::size_t blocks = (used_ & mask_) + 1;
+  const std::size_t whole = std::size_t{mask_} + 1;
+  if (slab == slabs_.size()) {
+    slabs_.emplace_back();
+    slots_.emplace_back();
   }
+  if (blocks * payload_ > slabs_[slab].capacity_bytes()) {
+    // By half again, but a later slab at once: it will be filled.
+    const std::size_t room = slab > 0 ? whole : std::min(whole, blocks + blocks / 2);
+    slabs_[slab].reserve(room * payload_);
+    slots_[slab].reserve(room * kBlock);
+  }
+  slabs_[slab].resize(blocks * payload_);
+  slots_[slab].resize(blocks * kBlock);
   owners_.push_back(static_cast<std::uint32_t>(list));
   return used_++;
 }
@@ -105,6 +94,7 @@ std::size_t CodeLists::memory_bytes() const {
                       blocks_.capacity() * sizeof(blocks_[0]) +
                       (free_.capacity() + owners_.capacity()) * sizeof(std::uint32_t);
   for (const auto& slab : slabs_) bytes += slab.capacity_bytes();
+  for (const auto& slots : slots_) bytes += slots.capacity_bytes();
   for (const auto& blocks : blocks_) bytes += blocks.capacity() * sizeof(std::uint32_t);
   return bytes;
 }
@@ -119,6 +109,7 @@ void CodeLists::save_to(FileWriter& writer) const {
   writer.add("lists.blocks", std::as_bytes(std::span(*numbers)));
   for (std::size_t s = 0; s < slabs_.size(); ++s) {
     writer.add("lists.slab" + std::to_string(s), slabs_[s].bytes());
+    writer.add("lists.slots" + std::to_string(s), slots_[s].bytes());
   }
   writer.keep(std::move(numbers));
 }
@@ -141,9 +132,11 @@ CodeLists CodeLists::load_from(const FileReader& reader, std::size_t lists,
   const std::size_t made = result.used_;
   const std::size_t in_slab = std::size_t{result.mask_} + 1;
   for (std::size_t at = 0, s = 0; at < made; at += in_slab, ++s) {
-    result.slabs_.push_back(
-        reader.array<std::byte>("lists.slab" + std::to_string(s),
-                                std::min(in_slab, made - at) * result.stride_));
+    const std::size_t here = std::min(in_slab, made - at);
+    result.slabs_.push_back(reader.array<std::byte>("lists.slab" + std::to_string(s),
+                                                    here * result.payload_));
+    result.slots_.push_back(
+        reader.array<std::uint32_t>("lists.slots" + std::to_string(s), here * kBlock));
   }
   // Only now is `made` known to be no more than the file holds.
   std::vector<bool> taken(made);
