@@ -12,6 +12,7 @@
 #include "annx/index/ivf.h"
 #include "common.h"
 #include "persist.h"
+#include "single.h"
 
 namespace annx::bindings {
 namespace {
@@ -49,6 +50,22 @@ IvfOptions options_of(const py::dict& given) {
   o.seed = given["seed"].cast<std::uint64_t>();
   return o;
 }
+
+struct SingleIvf {
+  using Index = IvfIndex;
+  static constexpr Py_ssize_t kNumbers = 2;  // rerank, epsilon
+  static DType dtype(const IvfIndex& index) { return index.options().dtype; }
+  static Metric metric(const IvfIndex& index) { return index.options().metric; }
+  static std::size_t dim(const IvfIndex& index) { return index.options().dim; }
+  static void run(const IvfIndex& index, const Single& wanted, Monitor* monitor,
+                  std::int64_t* ids, float* distances) {
+    IvfIndex::Search how{.k = wanted.k, .n_probe = index.options().n_probe};
+    if (wanted.ef != 0) how.n_probe = wanted.ef;
+    if (wanted.numbers[0] >= 0) how.rerank = wanted.numbers[0];
+    if (wanted.numbers[1] >= 0) how.epsilon = wanted.numbers[1];
+    index.search(wanted.query, how, nullptr, 1, monitor, ids, distances);
+  }
+};
 
 }  // namespace
 
@@ -235,6 +252,7 @@ void bind_ivf(py::module_& m) {
         result["ids"] = memory.ids;
         return result;
       });
+  bind_single<SingleIvf>(ivf);
   bind_persistence(ivf, "ivf");
 }
 

@@ -343,6 +343,14 @@ class IVFIndex:
         ...
     def search_radius(self, queries: numpy.ndarray, radius: typing.SupportsFloat | typing.SupportsIndex, filter: SlotSet, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.float32]]:
         ...
+    def search_seconds(self, query: numpy.ndarray, k: typing.SupportsInt | typing.SupportsIndex, times: typing.SupportsInt | typing.SupportsIndex) -> float:
+        """
+        What search_single spends in native code: the mean of `times` searches.
+        """
+    def search_single(self, query: typing.Any, k: typing.Any, ef: typing.Any, threads: typing.Any, result: type, *others: typing.Any) -> typing.Any:
+        """
+        The finished result of one plain query, or None: then take the long way.
+        """
     def slot_set(self, ids: numpy.typing.NDArray[numpy.int64]) -> SlotSet:
         ...
     def to_bytes(self) -> bytes:

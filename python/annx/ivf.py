@@ -326,6 +326,19 @@ class IVFIndex(ScannedIndex):
             Ids and distances, (n, k) or (k,), nearest first, ties by id; padded with
             -1 and +inf.
         """
+        found: SearchResult | None = self._native.search_single(
+            queries,
+            k,
+            n_probe,
+            threads,
+            SearchResult,
+            rerank,
+            epsilon,
+            filter,
+            progress,
+        )
+        if found is not None:
+            return found
         dim, metric, dtype = self._known()
         rows, single = as_queries(
             queries, dim=dim, dtype=query_dtype(dtype), check=False

@@ -707,7 +707,6 @@ void IvfIndex::search(RowsView queries, const Search& how,
       }
       scratch.choose(probes);
       run(scratch, q, scratch.vector.data());
-      if (monitor != nullptr) monitor->poll(q + 1, queries.rows);
     }
     return;
   }
