@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['FlatIndex', 'GraphIndex', 'IVFIndex', 'KMeans', 'PQFlatIndex', 'ProductQuantizer', 'SlotSet', 'check_rows', 'exact_search', 'file_checksum', 'file_kind', 'isa', 'isas', 'move_centroids', 'pairwise_distances', 'probe_kernel', 'random_bits', 'tile_products']
+__all__: list[str] = ['FlatIndex', 'GraphIndex', 'IVFIndex', 'KMeans', 'PQFlatIndex', 'ProductQuantizer', 'SlotSet', 'check_rows', 'exact_search', 'file_checksum', 'file_kind', 'isa', 'isas', 'knn_graph', 'move_centroids', 'pairwise_distances', 'probe_kernel', 'random_bits', 'tile_products']
 class KMeans:
     @staticmethod
     def from_bytes(data: bytes) -> KMeans:
@@ -402,6 +402,8 @@ def isas() -> dict:
     """
     Compiled instruction sets, worst first, and whether this processor has them.
     """
+def knn_graph(vectors: numpy.ndarray, dim: typing.SupportsInt | typing.SupportsIndex, k: typing.SupportsInt | typing.SupportsIndex, metric: str, dtype: str, recall: typing.SupportsFloat | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple:
+    ...
 def move_centroids(vectors: numpy.typing.NDArray[numpy.float32], cells: numpy.typing.NDArray[numpy.uint32], centroids: numpy.typing.NDArray[numpy.float32], spherical: bool) -> numpy.typing.NDArray[numpy.float32]:
     """
     One centroid update of k-means, for tests; cells must be below the count.

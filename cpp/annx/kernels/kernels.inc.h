@@ -13,5 +13,6 @@
 #include "annx/kernels/links.inc.h"
 #include "annx/kernels/nearest.inc.h"
 #include "annx/kernels/scan.inc.h"
+#include "annx/kernels/meet.inc.h"
 #include "annx/kernels/table.inc.h"
 // clang-format on

@@ -308,6 +308,22 @@ using ScanBlocks = std::size_t (*)(const ScanQuery& query, const std::byte* bloc
                                    std::size_t stride, std::size_t count, float base,
                                    float limit, std::uint32_t first, float* keys,
                                    std::uint32_t* places);
+// Tiles of vectors where both sides look for neighbours. What is known of one side: a
+// number for each vector that is added to its sums, and the value below which it wants
+// to hear of a pair.
+struct MeetSide {
+  const float* shares;
+  const float* limits;
+};
+// As TileScan, with value = <query i, row j> + (left.shares[i] + right.shares[j]),
+// whose two sums are rounded, so that exchanging the sides changes no bit of it; a hit
+// is a value below left.limits[i] or right.limits[j]. `left` counts from the first
+// query panel, `right` from this row panel.
+using TileMeet = std::size_t (*)(const float* queries, std::size_t first,
+                                 std::size_t query_panels, const float* row_panel,
+                                 std::size_t dim, const MeetSide& left,
+                                 const MeetSide& right, float* out,
+                                 std::uint32_t* hits);
 
 struct KernelTable {
   const char* isa;
@@ -350,6 +366,7 @@ struct KernelTable {
   PairDistances pair_distances;
   ScanTables scan_tables;
   ScanBlocks scan_blocks;
+  TileMeet tile_meet;
 };
 
 }  // namespace annx::kernels

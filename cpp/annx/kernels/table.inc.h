@@ -61,6 +61,7 @@ constexpr KernelTable make_table() {
       &pair_distances,
       &scan_tables,
       &scan_blocks,
+      &tile_meet,
   };
 }
 
