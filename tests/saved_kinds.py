@@ -101,6 +101,24 @@ def pq_flat_case(metric: str = "l2") -> Case:
     return base._replace(make=make)
 
 
+def ivf_case(metric: str = "l2", dtype: str = "float32", **options: Any) -> Case:
+    """A trained inverted file with `size` rows, one removed and one replaced."""
+    base = index_case("ivf", annx.IVFIndex, 6, metric, dtype)
+
+    def make(seed: int, size: int) -> Any:
+        index = annx.IVFIndex(
+            6, metric, dtype, n_lists=3, n_iterations=3, n_probe=3, **options
+        )
+        index.train(integers(5, 40, 6, dtype))
+        index.add(integers(seed, size, 6, dtype))
+        if size > 2:
+            index.remove([1])
+            index.upsert(integers(seed + 1, 1, 6, dtype), [0])
+        return index
+
+    return base._replace(make=make)
+
+
 def kmeans_case(*, trained: bool = True, **options: Any) -> Case:
     """A clustering of `size` rows, or none yet."""
 
@@ -171,6 +189,11 @@ CASES: dict[str, Case] = {
         "graph", annx.GraphIndex, 3, "ip", "float16", degree=4
     ),
     "graph-empty": index_case("graph", annx.GraphIndex, 4, empty=True),
+    "ivf": ivf_case(),
+    "ivf-cosine": ivf_case("cosine", codec="pq4"),
+    "ivf-ip-int8": ivf_case("ip", "int8"),
+    "ivf-float16": ivf_case(storage="float16"),
+    "ivf-codes": ivf_case(storage="codes"),
     "kmeans": kmeans_case(),
     "kmeans-spherical": kmeans_case(spherical=True, init="random"),
     "kmeans-untrained": kmeans_case(trained=False),

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(annx.__file__).parent
 
 # Public names that have no algorithm to repeat: errors, results, filters, files.
-WITHOUT_TWIN = frozenset({"load", "IdSet", "SearchResult", "RadiusResult"})
+WITHOUT_TWIN = frozenset({"load", "IdSet", "KnnGraph", "SearchResult", "RadiusResult"})
 # Methods about files, memory and the machine rather than the algorithm.
 NATIVE_METHODS = frozenset(
     {"save", "load", "memory_usage", "stats", "storage", "to_bytes", "from_bytes"}

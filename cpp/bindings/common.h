@@ -60,6 +60,8 @@ class PyMonitor final : public Monitor {
 void bind_codec(py::module_& m);
 void bind_pq_flat(py::module_& m);
 void bind_graph(py::module_& m);
+void bind_ivf(py::module_& m);
 void bind_flat(py::module_& m);
+void bind_knn(py::module_& m);
 
 }  // namespace annx::bindings

@@ -142,6 +142,8 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   annx::bindings::bind_kernels(m);
   annx::bindings::bind_storage(m);
   annx::bindings::bind_flat(m);
+  annx::bindings::bind_knn(m);
   annx::bindings::bind_pq_flat(m);
   annx::bindings::bind_graph(m);
+  annx::bindings::bind_ivf(m);
 }

@@ -25,7 +25,19 @@ struct Single {
   RowsView query;
   std::size_t k = 0;
   std::size_t ef = 0;  // 0: not given
+  // What else a family's searches take, numbers >= 0; below 0: not given.
+  std::array<double, 2> numbers = {-1, -1};
 };
+
+// How many of Single::numbers a family has: its kNumbers, or none.
+template <class Search>
+constexpr Py_ssize_t numbers_of() {
+  if constexpr (requires { Search::kNumbers; }) {
+    return Search::kNumbers;
+  } else {
+    return 0;
+  }
+}
 
 // An exact int from 1 to 2^31 - 1, or 0.
 inline std::size_t plain_count(PyObject* object) {
@@ -35,6 +47,17 @@ inline std::size_t plain_count(PyObject* object) {
   constexpr long kMost = 0x7FFFFFFF;
   return overflow == 0 && value > 0 && value <= kMost ? static_cast<std::size_t>(value)
                                                       : 0;
+}
+
+// A float or an int that is not negative, and not a NaN.
+inline bool plain_number(PyObject* object, double& value) {
+  if (PyFloat_CheckExact(object)) {
+    value = PyFloat_AS_DOUBLE(object);
+    return value >= 0 && value < 1e300;
+  }
+  const std::size_t count = plain_count(object);
+  value = static_cast<double>(count);
+  return count != 0;
 }
 
 // NumPy's own object for the element type of a query; lives for ever.
@@ -95,19 +118,26 @@ inline py::object new_result(PyObject* type, py::object ids, py::object distance
 //   static std::size_t dim(const Index&);
 //   static void run(const Index&, const Single&, Monitor*, std::int64_t* ids,
 //                   float* distances);
-// The method's arguments: query, k, ef, threads, the result's class, and others that
-// must be None.
+// and may have
+//   static constexpr Py_ssize_t kNumbers;  // at most 2
+// The method's arguments: query, k, ef, threads, the result's class, the kNumbers
+// numbers or None, and others that must be None.
 template <class Search>
 PyObject* search_single(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   using Index = typename Search::Index;
   constexpr Py_ssize_t kOwn = 5;
   const auto leave = [] { return Py_NewRef(Py_None); };
   if (count < kOwn || !PyType_Check(args[4])) return leave();
+  Single wanted;
   for (Py_ssize_t i = kOwn; i < count; ++i) {
-    if (args[i] != Py_None) return leave();
+    if (args[i] == Py_None) continue;
+    const Py_ssize_t number = i - kOwn;
+    if (number >= numbers_of<Search>() ||
+        !plain_number(args[i], wanted.numbers[static_cast<std::size_t>(number)])) {
+      return leave();
+    }
   }
   if (args[3] != Py_None && plain_count(args[3]) != 1) return leave();
-  Single wanted;
   wanted.k = plain_count(args[1]);
   if (wanted.k == 0) return leave();
   if (args[2] != Py_None && (wanted.ef = plain_count(args[2])) == 0) return leave();

@@ -10,17 +10,21 @@ from annx.filters import IdSet
 from annx.flat import FlatIndex
 from annx.graph import GraphIndex
 from annx.io import load
+from annx.ivf import IVFIndex
 from annx.kmeans import KMeans
+from annx.knn import knn_graph
 from annx.pq import ProductQuantizer
 from annx.pq_flat import PQFlatIndex
-from annx.results import RadiusResult, SearchResult
+from annx.results import KnnGraph, RadiusResult, SearchResult
 
 __all__ = [
     "FlatIndex",
     "FormatError",
     "GraphIndex",
+    "IVFIndex",
     "IdSet",
     "KMeans",
+    "KnnGraph",
     "NotCalibratedError",
     "NotTrainedError",
     "PQFlatIndex",
@@ -29,6 +33,7 @@ __all__ = [
     "SearchResult",
     "__version__",
     "exact_search",
+    "knn_graph",
     "load",
     "pairwise_distances",
 ]

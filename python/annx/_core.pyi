@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['FlatIndex', 'GraphIndex', 'KMeans', 'PQFlatIndex', 'ProductQuantizer', 'SlotSet', 'check_rows', 'exact_search', 'file_checksum', 'file_kind', 'isa', 'isas', 'move_centroids', 'pairwise_distances', 'probe_kernel', 'random_bits', 'tile_products']
+__all__: list[str] = ['FlatIndex', 'GraphIndex', 'IVFIndex', 'KMeans', 'PQFlatIndex', 'ProductQuantizer', 'SlotSet', 'check_rows', 'exact_search', 'file_checksum', 'file_kind', 'isa', 'isas', 'knn_graph', 'move_centroids', 'pairwise_distances', 'probe_kernel', 'random_bits', 'tile_products']
 class KMeans:
     @staticmethod
     def from_bytes(data: bytes) -> KMeans:
@@ -308,6 +308,78 @@ class GraphIndex:
     @property
     def version(self) -> int:
         ...
+class IVFIndex:
+    @staticmethod
+    def from_bytes(data: bytes) -> IVFIndex:
+        ...
+    @staticmethod
+    def load(path: str | bytes, mmap: bool = False, verify: bool = True) -> IVFIndex:
+        ...
+    def __init__(self, options: dict) -> None:
+        ...
+    def __len__(self) -> int:
+        ...
+    def add(self, vectors: numpy.ndarray, ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int64] | None, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> numpy.typing.NDArray[numpy.int64]:
+        ...
+    def centroids(self) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    def contains(self, id: typing.SupportsInt | typing.SupportsIndex) -> bool:
+        ...
+    def get(self, ids: numpy.typing.NDArray[numpy.int64]) -> numpy.typing.NDArray[numpy.uint8]:
+        """
+        Rows as bytes.
+        """
+    def ids(self) -> numpy.typing.NDArray[numpy.int64]:
+        ...
+    def list_sizes(self) -> list[int]:
+        ...
+    def memory(self) -> dict:
+        ...
+    def remove(self, ids: numpy.typing.NDArray[numpy.int64]) -> None:
+        ...
+    def save(self, path: str | bytes) -> None:
+        ...
+    def search(self, queries: numpy.ndarray, k: typing.SupportsInt | typing.SupportsIndex, n_probe: typing.SupportsInt | typing.SupportsIndex, rerank: typing.SupportsFloat | typing.SupportsIndex, epsilon: typing.SupportsFloat | typing.SupportsIndex, filter: SlotSet, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.float32]]:
+        ...
+    def search_radius(self, queries: numpy.ndarray, radius: typing.SupportsFloat | typing.SupportsIndex, filter: SlotSet, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.float32]]:
+        ...
+    def search_seconds(self, query: numpy.ndarray, k: typing.SupportsInt | typing.SupportsIndex, times: typing.SupportsInt | typing.SupportsIndex) -> float:
+        """
+        What search_single spends in native code: the mean of `times` searches.
+        """
+    def search_single(self, query: typing.Any, k: typing.Any, ef: typing.Any, threads: typing.Any, result: type, *others: typing.Any) -> typing.Any:
+        """
+        The finished result of one plain query, or None: then take the long way.
+        """
+    def slot_set(self, ids: numpy.typing.NDArray[numpy.int64]) -> SlotSet:
+        ...
+    def to_bytes(self) -> bytes:
+        ...
+    def train(self, vectors: numpy.ndarray, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> None:
+        ...
+    def upsert(self, vectors: numpy.ndarray, ids: numpy.typing.NDArray[numpy.int64]) -> None:
+        ...
+    @property
+    def dim(self) -> int:
+        ...
+    @property
+    def dtype(self) -> str:
+        ...
+    @property
+    def metric(self) -> str:
+        ...
+    @property
+    def n_lists(self) -> int:
+        ...
+    @property
+    def options(self) -> dict:
+        ...
+    @property
+    def trained(self) -> bool:
+        ...
+    @property
+    def version(self) -> int:
+        ...
 def check_rows(rows: numpy.ndarray, dtype: str, dim: typing.SupportsInt | typing.SupportsIndex, name: str) -> None:
     """
     Raise ValueError at NaN, infinity, a squared norm beyond float32 or stray bits.
@@ -330,6 +402,8 @@ def isas() -> dict:
     """
     Compiled instruction sets, worst first, and whether this processor has them.
     """
+def knn_graph(vectors: numpy.ndarray, dim: typing.SupportsInt | typing.SupportsIndex, k: typing.SupportsInt | typing.SupportsIndex, metric: str, dtype: str, recall: typing.SupportsFloat | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple:
+    ...
 def move_centroids(vectors: numpy.typing.NDArray[numpy.float32], cells: numpy.typing.NDArray[numpy.uint32], centroids: numpy.typing.NDArray[numpy.float32], spherical: bool) -> numpy.typing.NDArray[numpy.float32]:
     """
     One centroid update of k-means, for tests; cells must be below the count.

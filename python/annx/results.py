@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RadiusResult", "SearchResult"]
+__all__ = ["KnnGraph", "RadiusResult", "SearchResult"]
+
+
+def scipy_module(name: str) -> Any:
+    """Import a part of SciPy, or say how to install it."""
+    try:
+        return importlib.import_module(f"scipy.{name}")
+    except ImportError as error:
+        raise ImportError(
+            "this needs SciPy, which is not installed: pip install annx[scipy]"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -65,6 +76,63 @@ class SearchResult:
         if self.metric in ("cosine", "jaccard"):
             return 1 - self.distances
         return -self.distances
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class KnnGraph(SearchResult):
+    """The nearest neighbours of every vector among the others.
+
+    Unpacks into ``ids, distances``, as any `SearchResult`.
+
+    Attributes
+    ----------
+    ids : ndarray of int64, shape (n, k)
+    distances : ndarray of float32, shape (n, k)
+    metric : str
+    recall : float
+        The share of the true edges that is there, as estimated from a sample; 1 where
+        the graph is exact.
+    """
+
+    recall: float = 1.0
+
+    def __init__(
+        self,
+        ids: NDArray[np.int64],
+        distances: NDArray[np.float32],
+        metric: str = "l2",
+        recall: float = 1.0,
+    ) -> None:
+        super().__init__(ids, distances, metric)
+        self.__dict__["recall"] = recall
+
+    def to_csr(self) -> Any:
+        """Return the graph as a SciPy matrix of distances.
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix of float32, shape (n, n)
+            Row i holds the distances of i's neighbours, those of distance 0 too, in the
+            order of `ids` (nearest first, not by column).
+
+        Raises
+        ------
+        ImportError
+            SciPy is not installed: ``pip install annx[scipy]``.
+
+        Examples
+        --------
+        >>> import annx
+        >>> annx.knn_graph([[0.0], [1.0], [3.0]], k=1).to_csr().toarray().tolist()
+        [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 4.0, 0.0]]
+        """
+        sparse = scipy_module("sparse")
+        n = self.ids.shape[0]
+        held = self.ids >= 0
+        offsets = np.concatenate([[0], np.cumsum(held.sum(axis=1))])
+        return sparse.csr_matrix(
+            (self.distances[held], self.ids[held], offsets), shape=(n, n)
+        )
 
 
 @dataclass(frozen=True, eq=False)

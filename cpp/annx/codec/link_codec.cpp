@@ -240,13 +240,12 @@ LinkCodec::LinkCodec(MatrixView<float> differences, std::vector<float> mean,
   if (dim_ > kDenseDim) {
     // All axes are alike, so the widest parts that serve are the best.
     std::size_t width = kMostRotatedWidth;
-    while (width > 1 && error_of(distortion_of(width), dim_) >
-                            kRotatedSlack * options.error) {
+    while (width > 1 &&
+           error_of(distortion_of(width), dim_) > kRotatedSlack * options.error) {
       --width;
     }
-    const std::size_t parts =
-        std::min((dim_ + width * step - 1) / (width * step) * step,
-                 kernels::kMaxLinkParts);
+    const std::size_t parts = std::min(
+        (dim_ + width * step - 1) / (width * step) * step, kernels::kMaxLinkParts);
     for (std::size_t p = 0; p < parts; ++p) {
       widths_.push_back(
           static_cast<std::uint8_t>((p + 1) * dim_ / parts - p * dim_ / parts));

@@ -33,4 +33,17 @@ void RandomRotation::apply(float* x) const {
   }
 }
 
+// A Hadamard transform is its own inverse but for a factor, which the signs hold.
+void RandomRotation::apply_inverse(float* x) const {
+  const auto hadamard = kernels::active().hadamard;
+  const float* signs = signs_.data() + signs_.size();
+  for (std::size_t round = 0; round < kRounds; ++round) {
+    for (float* window : {x + (dim_ - power_), x}) {
+      signs -= power_;
+      hadamard(window, power_);
+      for (std::size_t i = 0; i < power_; ++i) window[i] *= signs[i];
+    }
+  }
+}
+
 }  // namespace annx::codec

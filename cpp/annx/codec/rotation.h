@@ -19,6 +19,8 @@ class RandomRotation {
 
   // In place.
   void apply(float* x) const;
+  // Takes apply() back, but for rounding.
+  void apply_inverse(float* x) const;
 
  private:
   std::size_t dim_;

@@ -10,6 +10,6 @@
 #define ANNX_ISA_NS avx512
 #define ANNX_ISA_NAME "avx512"
 // clang-format off
-#include "annx/kernels/link_sums_256.inc.h"
+#include "annx/kernels/simd_256.h"
 #include "annx/kernels/kernels.inc.h"
 // clang-format on

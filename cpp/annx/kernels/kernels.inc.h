@@ -12,5 +12,7 @@
 #include "annx/kernels/assign.inc.h"
 #include "annx/kernels/links.inc.h"
 #include "annx/kernels/nearest.inc.h"
+#include "annx/kernels/scan.inc.h"
+#include "annx/kernels/meet.inc.h"
 #include "annx/kernels/table.inc.h"
 // clang-format on

@@ -78,11 +78,14 @@ std::uint32_t link_scan(const LinkQuery& query, const std::uint8_t* codes,
   return ~above & ((1u << kLinkGroup) - 1);
 }
 
-void link_encode(const float* coordinates, const float* books, const float* halves,
-                 const std::uint8_t* widths, std::size_t parts, std::uint8_t* codes) {
+// put(p, nearest) takes the codes of part p, a float for each of kGroup rows.
+template <std::size_t kGroup, class Put>
+ANNX_INLINE void encode_parts(const float* coordinates, const float* books,
+                              const float* halves, const std::uint8_t* widths,
+                              std::size_t parts, const Put& put) {
   for (std::size_t p = 0; p < parts; ++p) {
-    float nearest[kLinkGroup];
-    for (std::size_t i = 0; i < kLinkGroup; i += kTileLanes) {
+    float nearest[kGroup];
+    for (std::size_t i = 0; i < kGroup; i += kTileLanes) {
       Lanes best = lanes_set(3.402823466e38f);
       Lanes code = lanes_set(0.0f);
       for (std::size_t c = 0; c < kLinkLevels; ++c) {
@@ -90,7 +93,7 @@ void link_encode(const float* coordinates, const float* books, const float* halv
         Lanes score = lanes_set(halves[c]);
         for (std::size_t k = 0; k < widths[p]; ++k) {
           score = lanes_fma(lanes_set(-books[k * kLinkLevels + c]),
-                            lanes_load(coordinates + k * kLinkGroup + i), score);
+                            lanes_load(coordinates + k * kGroup + i), score);
         }
         const LessMask nearer = lanes_less(score, best);
         best = less_pick(nearer, score, best);
@@ -98,16 +101,38 @@ void link_encode(const float* coordinates, const float* books, const float* halv
       }
       lanes_store(nearest + i, code);
     }
-    std::uint8_t* out = codes + link_code_at(p, 0);
-    for (std::size_t i = 0; i < kLinkGroup; ++i) {
-      const auto level = static_cast<std::uint8_t>(nearest[i]);
-      out[i] = link_code_shift(p) == 0 ? level
-                                       : static_cast<std::uint8_t>(out[i] | level << 4);
-    }
-    coordinates += widths[p] * kLinkGroup;
+    put(p, nearest);
+    coordinates += widths[p] * kGroup;
     books += widths[p] * kLinkLevels;
     halves += kLinkLevels;
   }
+}
+
+// The first part of a byte sets it, the second is put above.
+template <std::size_t kGroup>
+ANNX_INLINE void put_levels(const float* nearest, bool first, std::uint8_t* out) {
+  for (std::size_t i = 0; i < kGroup; ++i) {
+    const auto level = static_cast<std::uint8_t>(nearest[i]);
+    out[i] = first ? level : static_cast<std::uint8_t>(out[i] | level << 4);
+  }
+}
+
+void link_encode(const float* coordinates, const float* books, const float* halves,
+                 const std::uint8_t* widths, std::size_t parts, std::uint8_t* codes) {
+  encode_parts<kLinkGroup>(coordinates, books, halves, widths, parts,
+                           [&](std::size_t p, const float* nearest) {
+                             put_levels<kLinkGroup>(nearest, link_code_shift(p) == 0,
+                                                    codes + link_code_at(p, 0));
+                           });
+}
+
+void piece_encode(const float* coordinates, const float* books, const float* halves,
+                  const std::uint8_t* widths, std::size_t parts, std::uint8_t* codes) {
+  encode_parts<kPieceGroup>(coordinates, books, halves, widths, parts,
+                            [&](std::size_t p, const float* nearest) {
+                              put_levels<kPieceGroup>(nearest, p % 2 == 0,
+                                                      codes + p / 2 * kPieceGroup);
+                            });
 }
 
 // Butterflies of the strides h, 2 h, ... R h / 2 over n values, n at least R h.

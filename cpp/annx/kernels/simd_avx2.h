@@ -533,5 +533,69 @@ ANNX_INLINE Lanes lanes_partner(Lanes a, std::size_t h) {
   return _mm256_permute2f128_ps(a, a, 1);
 }
 
+// Sums of 16-bit words, `all` of pairs of bytes and `odd` of their odd halves, in
+// order.
+ANNX_INLINE void store_sums(__m256i all, __m256i odd, std::int32_t* sums) {
+  const __m256i even = _mm256_sub_epi16(all, _mm256_slli_epi16(odd, 8));
+  const __m256i a = _mm256_unpacklo_epi16(even, odd);  // codes 0-7, 16-23
+  const __m256i b = _mm256_unpackhi_epi16(even, odd);  // codes 8-15, 24-31
+  const auto store = [&](int at, __m128i words) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + at),
+                        _mm256_cvtepu16_epi32(words));
+  };
+  store(0, _mm256_castsi256_si128(a));
+  store(8, _mm256_castsi256_si128(b));
+  store(16, _mm256_extracti128_si256(a, 1));
+  store(24, _mm256_extracti128_si256(b, 1));
+}
+
+// Blocks of codes that are looked at together share the loads of tables.
+template <std::size_t G>
+ANNX_INLINE void group_sums(const std::uint8_t* codes, std::size_t stride,
+                            std::size_t parts, const std::uint8_t* tables,
+                            std::int32_t* sums) {
+  const auto table = [&](std::size_t part) {
+    return _mm256_broadcastsi128_si256(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(tables + part * 16)));
+  };
+  const __m256i nibble = _mm256_set1_epi8(15);
+  // Two entries of 127 fit a byte. Bytes are added up in pairs, as 16-bit words; the
+  // odd ones are added again by themselves and taken off at the end.
+  __m256i all[G];
+  __m256i odd[G];
+  ANNX_UNROLL
+  for (std::size_t g = 0; g < G; ++g) all[g] = odd[g] = _mm256_setzero_si256();
+  for (std::size_t p = 0; p < parts; p += 2) {
+    const __m256i first = table(p);
+    const __m256i second = table(p + 1);
+    ANNX_UNROLL
+    for (std::size_t g = 0; g < G; ++g) {
+      const __m256i x = _mm256_loadu_si256(
+          reinterpret_cast<const __m256i*>(codes + g * stride + p * 16));
+      const __m256i low = _mm256_and_si256(x, nibble);
+      const __m256i high = _mm256_and_si256(_mm256_srli_epi16(x, 4), nibble);
+      const __m256i two = _mm256_add_epi8(_mm256_shuffle_epi8(first, low),
+                                          _mm256_shuffle_epi8(second, high));
+      all[g] = _mm256_add_epi16(all[g], two);
+      odd[g] = _mm256_add_epi16(odd[g], _mm256_srli_epi16(two, 8));
+    }
+  }
+  ANNX_UNROLL
+  for (std::size_t g = 0; g < G; ++g)
+    store_sums(all[g], odd[g], sums + g * kPieceGroup);
+}
+
+// sums[i] = sum over parts p of tables[p * 16 + code of row i in part p].
+ANNX_INLINE void piece_sums(const std::uint8_t* codes, std::size_t parts,
+                            const std::uint8_t* tables, std::int32_t* sums) {
+  group_sums<1>(codes, 0, parts, tables, sums);
+}
+// The same for two groups, `stride` bytes apart.
+ANNX_INLINE void piece_sums_pair(const std::uint8_t* codes, std::size_t stride,
+                                 std::size_t parts, const std::uint8_t* tables,
+                                 std::int32_t* sums) {
+  group_sums<2>(codes, stride, parts, tables, sums);
+}
+
 }  // namespace
 }  // namespace annx::kernels::avx2

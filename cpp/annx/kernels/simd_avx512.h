@@ -410,5 +410,45 @@ ANNX_INLINE Lanes lanes_partner(Lanes a, std::size_t h) {
   return _mm512_shuffle_f32x4(a, a, 0x4E);
 }
 
+// sums[i] = sum over parts p of tables[p * 16 + code of row i in part p]. A register
+// holds four parts: two in its lower half, two in its upper.
+ANNX_INLINE void piece_sums(const std::uint8_t* codes, std::size_t parts,
+                            const std::uint8_t* tables, std::int32_t* sums) {
+  const __m512i nibble = _mm512_set1_epi8(15);
+  // Two entries of 127 fit a byte. Bytes are added up in pairs, as 16-bit words; the
+  // odd ones are added again by themselves and taken off at the end.
+  __m512i all = _mm512_setzero_si512();
+  __m512i odd = _mm512_setzero_si512();
+  for (std::size_t p = 0; p < parts; p += 4) {
+    const __m512i x = _mm512_loadu_si512(codes + p * 16);
+    const __m512i four = _mm512_loadu_si512(tables + p * 16);
+    const __m512i low = _mm512_and_si512(x, nibble);
+    const __m512i high = _mm512_and_si512(_mm512_srli_epi16(x, 4), nibble);
+    const __m512i two = _mm512_add_epi8(
+        _mm512_shuffle_epi8(_mm512_shuffle_i32x4(four, four, 0xA0), low),
+        _mm512_shuffle_epi8(_mm512_shuffle_i32x4(four, four, 0xF5), high));
+    all = _mm512_add_epi16(all, two);
+    odd = _mm512_add_epi16(odd, _mm512_srli_epi16(two, 8));
+  }
+  const __m512i evens = _mm512_sub_epi16(all, _mm512_slli_epi16(odd, 8));
+  const __m256i even = _mm256_add_epi16(_mm512_castsi512_si256(evens),
+                                        _mm512_extracti64x4_epi64(evens, 1));
+  const __m256i odds =
+      _mm256_add_epi16(_mm512_castsi512_si256(odd), _mm512_extracti64x4_epi64(odd, 1));
+  const __m256i a = _mm256_unpacklo_epi16(even, odds);  // codes 0-7, 16-23
+  const __m256i b = _mm256_unpackhi_epi16(even, odds);  // codes 8-15, 24-31
+  _mm512_storeu_si512(sums,
+                      _mm512_cvtepu16_epi32(_mm256_permute2x128_si256(a, b, 0x20)));
+  _mm512_storeu_si512(sums + 16,
+                      _mm512_cvtepu16_epi32(_mm256_permute2x128_si256(a, b, 0x31)));
+}
+// The same for two groups, `stride` bytes apart.
+ANNX_INLINE void piece_sums_pair(const std::uint8_t* codes, std::size_t stride,
+                                 std::size_t parts, const std::uint8_t* tables,
+                                 std::int32_t* sums) {
+  piece_sums(codes, parts, tables, sums);
+  piece_sums(codes + stride, parts, tables, sums + kPieceGroup);
+}
+
 }  // namespace
 }  // namespace annx::kernels::avx512

@@ -380,5 +380,37 @@ ANNX_INLINE void link_sums(const std::uint8_t* codes, std::size_t parts,
   vst1q_s32(sums + 12, vreinterpretq_s32_u32(vmovl_high_u16(last)));
 }
 
+// sums[i] = sum over parts p of tables[p * 16 + code of row i in part p], for a block
+// of kPieceGroup rows.
+ANNX_INLINE void piece_sums(const std::uint8_t* codes, std::size_t parts,
+                            const std::uint8_t* tables, std::int32_t* sums) {
+  uint16x8_t words[4];
+  for (uint16x8_t& w : words) w = vdupq_n_u16(0);
+  const uint8x16_t nibble = vdupq_n_u8(15);
+  for (std::size_t p = 0; p < parts; p += 2) {
+    const uint8x16_t first = vld1q_u8(tables + p * 16);
+    const uint8x16_t second = vld1q_u8(tables + p * 16 + 16);
+    for (int half = 0; half < 2; ++half) {
+      const uint8x16_t x = vld1q_u8(codes + p * 16 + 16 * half);
+      // Two entries of 127 fit a byte.
+      const uint8x16_t two = vaddq_u8(vqtbl1q_u8(first, vandq_u8(x, nibble)),
+                                      vqtbl1q_u8(second, vshrq_n_u8(x, 4)));
+      words[2 * half] = vaddw_u8(words[2 * half], vget_low_u8(two));
+      words[2 * half + 1] = vaddw_high_u8(words[2 * half + 1], two);
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    vst1q_s32(sums + 8 * i, vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(words[i]))));
+    vst1q_s32(sums + 8 * i + 4, vreinterpretq_s32_u32(vmovl_high_u16(words[i])));
+  }
+}
+// The same for two groups, `stride` bytes apart.
+ANNX_INLINE void piece_sums_pair(const std::uint8_t* codes, std::size_t stride,
+                                 std::size_t parts, const std::uint8_t* tables,
+                                 std::int32_t* sums) {
+  piece_sums(codes, parts, tables, sums);
+  piece_sums(codes + stride, parts, tables, sums + kPieceGroup);
+}
+
 }  // namespace
 }  // namespace annx::kernels::neon

@@ -404,5 +404,26 @@ inline void link_sums(const std::uint8_t* codes, std::size_t parts,
   }
 }
 
+// sums[i] = sum over parts p of tables[p * 16 + code of row i in part p], for a block
+// of kPieceGroup rows.
+inline void piece_sums(const std::uint8_t* codes, std::size_t parts,
+                       const std::uint8_t* tables, std::int32_t* sums) {
+  for (std::size_t i = 0; i < kPieceGroup; ++i) sums[i] = 0;
+  for (std::size_t p = 0; p < parts; p += 2) {
+    const std::uint8_t* table = tables + p * 16;
+    for (std::size_t i = 0; i < kPieceGroup; ++i) {
+      const unsigned code = codes[p * 16 + i];
+      sums[i] += table[code & 15] + table[16 + (code >> 4)];
+    }
+  }
+}
+// The same for two groups, `stride` bytes apart.
+inline void piece_sums_pair(const std::uint8_t* codes, std::size_t stride,
+                            std::size_t parts, const std::uint8_t* tables,
+                            std::int32_t* sums) {
+  piece_sums(codes, parts, tables, sums);
+  piece_sums(codes + stride, parts, tables, sums + kPieceGroup);
+}
+
 }  // namespace
 }  // namespace annx::kernels::scalar

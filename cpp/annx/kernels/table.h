@@ -254,6 +254,10 @@ using LinkEncode = void (*)(const float* coordinates, const float* books,
                             const float* halves, const std::uint8_t* widths,
                             std::size_t parts, std::uint8_t* codes);
 
+// The same for a block of kPieceGroup rows of an inverted list, codes as ScanBlocks
+// reads them.
+using PieceEncode = LinkEncode;
+
 // x[i] becomes sum_j (-1)^popcount(i & j) x[j] for n values, n a power of two: the
 // Hadamard transform, by butterflies of stride 1, 2, 4, ...; O(n log n) sums.
 using Hadamard = void (*)(float* x, std::size_t n);
@@ -303,6 +307,48 @@ using PairDistances = void (*)(const float* rows, std::size_t stride,
                                std::size_t centroid_stride, const std::uint32_t* cells,
                                std::size_t count, std::size_t dim, float* out);
 
+// Inverted lists of 4-bit pieces (codec/piece_codec.h says what they mean). As
+// LinkTables, for any number of parts; `sums` is room for parts * kLinkLevels floats.
+using ScanTables = void (*)(const float* coordinates, const float* books,
+                            const std::uint8_t* widths, std::size_t parts, float* sums,
+                            std::uint8_t* out, float* step, float* bias);
+// Blocks of kPieceGroup codes, `stride` bytes apart: codes, 2 parts a byte, the first
+// in the low half, a byte a row (parts / 2 * kPieceGroup bytes), then offsets and
+// scales, a float16 each a code. With S the sum of a code's table entries,
+//   term = offset + scale * (bias + step * S), key = base + unit * term,
+// each product and sum of the first one fused multiply-add. Of the first `count` codes
+// those with term < (limit - base) / unit are written, in order, keys and places
+// (first + number of the code); returns how many. keys and places have room for one
+// more than `count` rounded up to whole blocks. unit > 0.
+inline constexpr std::size_t kPieceGroup = 32;
+struct ScanQuery {
+  const std::uint8_t* tables;
+  std::size_t parts;
+  float step;
+  float bias;
+  float unit;
+};
+using ScanBlocks = std::size_t (*)(const ScanQuery& query, const std::byte* blocks,
+                                   std::size_t stride, std::size_t count, float base,
+                                   float limit, std::uint32_t first, float* keys,
+                                   std::uint32_t* places);
+// Tiles of vectors where both sides look for neighbours. What is known of one side: a
+// number for each vector that is added to its sums, and the value below which it wants
+// to hear of a pair.
+struct MeetSide {
+  const float* shares;
+  const float* limits;
+};
+// As TileScan, with value = <query i, row j> + (left.shares[i] + right.shares[j]),
+// whose two sums are rounded, so that exchanging the sides changes no bit of it; a hit
+// is a value below left.limits[i] or right.limits[j]. `left` counts from the first
+// query panel, `right` from this row panel.
+using TileMeet = std::size_t (*)(const float* queries, std::size_t first,
+                                 std::size_t query_panels, const float* row_panel,
+                                 std::size_t dim, const MeetSide& left,
+                                 const MeetSide& right, float* out,
+                                 std::uint32_t* hits);
+
 struct KernelTable {
   const char* isa;
   FloatRows float_rows[kOpCount][kFloatTypes];
@@ -342,6 +388,10 @@ struct KernelTable {
   PackLanes pack_lanes;
   NearestLanes nearest_lanes;
   PairDistances pair_distances;
+  ScanTables scan_tables;
+  ScanBlocks scan_blocks;
+  TileMeet tile_meet;
+  PieceEncode piece_encode;
 };
 
 }  // namespace annx::kernels

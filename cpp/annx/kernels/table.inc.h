@@ -59,6 +59,10 @@ constexpr KernelTable make_table() {
       &pack_lanes,
       &nearest_lanes,
       &pair_distances,
+      &scan_tables,
+      &scan_blocks,
+      &tile_meet,
+      &piece_encode,
   };
 }
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from annx.reference.codec import KMeans, ProductQuantizer
 from annx.reference.flat import FlatIndex, exact_search, pairwise_distances
 from annx.reference.graph import GraphIndex
+from annx.reference.ivf import IVFIndex, PieceCodec
+from annx.reference.knn import knn_graph
 from annx.reference.links import LinkCodec, RandomRotation
 from annx.reference.pq_flat import PQFlatIndex
 from annx.reference.random import Random
@@ -13,12 +15,15 @@ from annx.reference.random import Random
 __all__ = [
     "FlatIndex",
     "GraphIndex",
+    "IVFIndex",
     "KMeans",
     "LinkCodec",
     "PQFlatIndex",
+    "PieceCodec",
     "ProductQuantizer",
     "Random",
     "RandomRotation",
     "exact_search",
+    "knn_graph",
     "pairwise_distances",
 ]

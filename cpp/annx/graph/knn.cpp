@@ -1,0 +1,684 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "annx/graph/knn.h"
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <tuple>
+#include <unordered_map>
+
+#include "annx/base/prefetch.h"
+#include "annx/base/random.h"
+#include "annx/base/types.h"
+#include "annx/codec/kmeans.h"
+#include "annx/graph/knn_cells.h"
+#include "annx/kernels/dispatch.h"
+#include "annx/search/tiles.h"
+#include "annx/storage/panels.h"
+
+namespace annx::graph {
+namespace {
+
+using storage::Panels;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr std::size_t kCellSize = 256;
+// With recall 1 the time goes into meetings, and the memory into pairs of cells.
+constexpr std::size_t kMostCellsOfAll = 2048;
+// Vectors that visit a cell together: as many as the second cache can hold.
+constexpr std::size_t kVisitors = 240;
+// Cells among which a vector looks for those that it visits.
+constexpr std::size_t kNearestCells = 2048;
+constexpr std::size_t kSample = 400;
+// The share of the edges that may be missed at all that the angles may cost.
+constexpr double kLostShare = 0.1;
+// What a list can hold beyond the neighbours wanted.
+constexpr std::size_t kSpareRoom = 16;
+// Below this share of the squared lengths a tile's value has lost digits that matter.
+constexpr float kCancelled = 1e-3f;
+// A key and a slot in one number, which orders by key and then by slot: the bits of
+// floats that are not negative order as the floats do.
+using Entry = std::uint64_t;
+constexpr Entry kNobody = ~Entry{0};
+
+Entry entry_of(float key, std::uint32_t slot) {
+  return Entry{std::bit_cast<std::uint32_t>(key)} << 32 | slot;
+}
+float key_of(Entry entry) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(entry >> 32));
+}
+std::uint32_t slot_of(Entry entry) { return static_cast<std::uint32_t>(entry); }
+
+// Vectors on one side of a meeting.
+struct Side {
+  Panels panels;
+  std::size_t count = 0;
+  std::vector<std::uint32_t> places;
+  std::vector<float> shares;  // padded
+  std::vector<float> limits;  // padded
+
+  explicit Side(Panels::Side side) : panels(kernels::active().tile, side) {}
+};
+
+class Knn {
+ public:
+  Knn(const KnnSource& source, const KnnOptions& options, Sketch sketch)
+      : source_(source),
+        options_(options),
+        n_(source.count()),
+        dim_(source.dim()),
+        k_(std::min(options.k, n_ - 1)),
+        room_(k_ + std::max(kSpareRoom, k_ / 2)),
+        sketch_(std::move(sketch)) {}
+
+  void run(Monitor* monitor, KnnGraph& out);
+
+ private:
+  struct Waiting {
+    float value;
+    std::uint32_t i;
+    std::uint32_t j;
+  };
+  struct Worker {
+    std::vector<Waiting> waiting;
+    Side left{Panels::Side::kQueries};
+    Side right{Panels::Side::kRows};
+    std::uint32_t loaded = kNoSlot;  // the cell on the left
+    std::vector<float> rows;
+  };
+  // Which vectors visit a cell: places by cell.
+  struct Visits {
+    std::vector<std::uint64_t> begins;
+    std::vector<std::uint32_t> places;
+  };
+  // The visits that reach the recall wanted: a vector visits a cell where that
+  // cell's mean is at most `reach` farther from it, in squares, than its own.
+  struct Plan {
+    float reach = 0;
+    std::size_t nearest = 0;  // cells, from its own, among which it looks for them
+  };
+
+  void sort_into_cells(Monitor* monitor);
+  const float* whole(std::uint32_t place) const {
+    return plain_.row(moved_ ? place : cells_.order[place]);
+  }
+  void load(Side& side, float factor, std::uint32_t first, std::uint32_t last) const;
+  void load_some(Side& side, float factor, const std::uint32_t* places,
+                 std::size_t count, Worker& worker) const;
+  template <class Hit>
+  void meet(Side& left, Side& right, bool same, Hit&& hit) const;
+  bool all() const { return options_.recall >= 1; }
+  float settle(std::uint32_t u, std::uint32_t v, float value) const;
+  float low_limit(float key) const { return search::next_above(key * sketch_.widen); }
+  float limit(std::uint32_t place) const {
+    return limits_[place].load(std::memory_order_relaxed);
+  }
+  void shrink(std::uint32_t place);
+  void expect_angles();
+  void meet_both(Side& left, Side& right, bool same, std::vector<Waiting>& waiting);
+  void meet_cells(std::uint32_t a, std::uint32_t b, Worker& worker);
+  void meet_pairs(const CellPair* pairs, std::size_t count, Monitor* monitor);
+  void find_truth(Monitor* monitor);
+  double recall() const;
+  float detour(std::uint32_t place, std::uint32_t cell) const;
+  Plan make_plan() const;
+  Visits choose_visits(float reach, std::size_t nearest, Monitor* monitor) const;
+  void visit(const Visits& visits, Monitor* monitor);
+  void give(std::uint32_t to, Entry entry);
+
+  const KnnSource& source_;
+  KnnOptions options_;
+  std::size_t n_;
+  std::size_t dim_;
+  std::size_t k_;         // neighbours wanted, and there
+  std::size_t room_ = 0;  // entries that it can have meanwhile
+  Sketch sketch_;         // by position, once sorted
+  KnnCells cells_;
+  std::vector<std::uint32_t> cell_of_;  // by position
+  std::vector<std::uint32_t> place_;    // by slot
+  bool moved_ = false;                  // plain_ is by position
+  MatrixView<float> plain_;             // whole vectors, where sketches are short
+  AlignedBuffer copies_;
+  std::vector<float> means_;                // of cells
+  std::vector<std::uint32_t> nearest_;      // cells of each cell
+  std::size_t neighbours_ = 0;              // how many
+  std::vector<Entry> lists_;                // room_ a vector, by position
+  std::vector<std::uint32_t> counts_;       // of a list
+  std::vector<std::atomic<float>> limits_;  // values from which on nothing gets in
+  std::vector<std::mutex> locks_;           // of the lists of a cell, with threads
+  std::vector<std::uint32_t> sample_;       // positions
+  std::vector<Entry> truth_;                // k_ for each of the sample
+};
+
+// --- cells ---------------------------------------------------------------------------
+
+void Knn::sort_into_cells(Monitor* monitor) {
+  const std::size_t size =
+      all() ? std::max(kCellSize, n_ / kMostCellsOfAll) : kCellSize;
+  cells_ = make_cells(sketch_, n_, size, options_.seed, options_.threads, monitor);
+  Sketch sorted;
+  sorted.width = sketch_.width;
+  sorted.projected = sketch_.projected;
+  sorted.widen = sketch_.widen;
+  sorted.rows = AlignedBuffer(n_ * sketch_.width * sizeof(float));
+  sorted.shares.resize(n_);
+  sorted.rests.resize(n_);
+  if (sketch_.projected || all()) {
+    plain_ = source_.plain();
+    moved_ = plain_.data == nullptr;
+    if (moved_) {
+      copies_ = AlignedBuffer(n_ * dim_ * sizeof(float));
+      plain_ = {reinterpret_cast<const float*>(copies_.data()), n_, dim_, dim_};
+    }
+  }
+  parallel_for(
+      n_, options_.threads, 1024,
+      [&](std::size_t begin, std::size_t end, std::size_t) {
+        auto* rows = reinterpret_cast<float*>(sorted.rows.data());
+        auto* copies = reinterpret_cast<float*>(copies_.data());
+        for (std::size_t p = begin; p < end; ++p) {
+          const std::uint32_t slot = cells_.order[p];
+          std::copy_n(sketch_.row(slot), sketch_.width, rows + p * sketch_.width);
+          sorted.shares[p] = sketch_.shares[slot];
+          sorted.rests[p] = sketch_.rests[slot];
+          if (moved_) source_.vector(slot, copies + p * dim_);
+        }
+      },
+      monitor);
+  sketch_ = std::move(sorted);
+  cell_of_.resize(n_);
+  place_.resize(n_);
+  for (std::size_t c = 0; c < cells_.count(); ++c) {
+    for (std::size_t p = cells_.begins[c]; p < cells_.begins[c + 1]; ++p) {
+      cell_of_[p] = static_cast<std::uint32_t>(c);
+      place_[cells_.order[p]] = static_cast<std::uint32_t>(p);
+    }
+  }
+}
+
+// --- meetings ------------------------------------------------------------------------
+
+// Loads positions [first, last).
+void Knn::load(Side& side, float factor, std::uint32_t first,
+               std::uint32_t last) const {
+  side.count = last - first;
+  side.panels.pack({sketch_.row(first), side.count, sketch_.width, sketch_.width},
+                   {.factor = factor});
+  const std::size_t padded = side.panels.padded();
+  side.places.resize(side.count);
+  side.shares.assign(padded, kInfinity);
+  side.limits.assign(padded, -kInfinity);
+  for (std::size_t i = 0; i < side.count; ++i) {
+    side.places[i] = first + static_cast<std::uint32_t>(i);
+    side.shares[i] = sketch_.shares[first + i];
+  }
+}
+
+// Calls hit(i, j, value) for pairs below a limit; with `same` the left vectors are the
+// first of the right ones, and every pair comes once.
+template <class Hit>
+void Knn::meet(Side& left, Side& right, bool same, Hit&& hit) const {
+  const kernels::KernelTable& table = kernels::active();
+  const std::size_t queries = table.tile.queries;
+  const std::size_t rows = table.tile.rows;
+  const std::size_t dim = sketch_.width;
+  float sums[kernels::kMaxTileQueries * kernels::kMaxTileRows];
+  std::uint32_t hits[kernels::kMaxTileQueries];
+  for (std::size_t p = 0; p < right.panels.panels(); ++p) {
+    const std::size_t first_row = p * rows;
+    std::size_t last = left.panels.panels();
+    if (same) last = std::min(last, (first_row + rows + queries - 1) / queries);
+    std::size_t g = 0;
+    while ((g = table.tile_meet(
+                left.panels.data(), g, last, right.panels.panel(p), dim,
+                {left.shares.data(), left.limits.data()},
+                {right.shares.data() + first_row, right.limits.data() + first_row},
+                sums, hits)) < last) {
+      for (std::size_t i = 0; i < queries; ++i) {
+        for (std::uint32_t bits = hits[i]; bits != 0; bits &= bits - 1) {
+          const auto lane = static_cast<std::size_t>(std::countr_zero(bits));
+          const std::size_t a = g * queries + i;
+          const std::size_t b = first_row + lane;
+          if (same && a >= b) continue;
+          hit(a, b, sums[i * rows + lane]);
+        }
+      }
+      ++g;
+    }
+  }
+}
+
+// The key of a pair that a tile let through.
+float Knn::settle(std::uint32_t u, std::uint32_t v, float value) const {
+  const auto square = [](const float* x, const float* y, std::size_t dim) {
+    float out;
+    kernels::active().float_rows[kernels::kOpL2][0](
+        x, reinterpret_cast<const std::byte*>(y), dim * sizeof(float), 1, dim, &out);
+    return out;
+  };
+  if (all()) return square(whole(u), whole(v), dim_);
+  // Never below the value, which may be above the distance (expect_angles): then what
+  // gets in does not depend on when a pair meets.
+  if (sketch_.projected)
+    return std::max({value, square(whole(u), whole(v), dim_), 0.0f});
+  if (value < kCancelled * (sketch_.shares[u] + sketch_.shares[v])) {
+    return square(sketch_.row(u), sketch_.row(v), dim_);
+  }
+  return std::max(value + (sketch_.rests[u] + sketch_.rests[v]), 0.0f);
+}
+
+// Keeps the best of a list, each once, in order. Lists fill up and are sorted now and
+// then: cheaper than to keep them sorted.
+void Knn::shrink(std::uint32_t place) {
+  Entry* list = lists_.data() + place * room_;
+  std::uint32_t& count = counts_[place];
+  std::sort(list, list + count);
+  count = static_cast<std::uint32_t>(std::unique(list, list + count) - list);
+  if (count < k_) return;
+  count = static_cast<std::uint32_t>(k_);
+  limits_[place].store(low_limit(key_of(list[k_ - 1])), std::memory_order_relaxed);
+}
+
+void Knn::give(std::uint32_t to, Entry entry) {
+  std::unique_lock<std::mutex> lock;
+  if (!locks_.empty()) lock = std::unique_lock(locks_[cell_of_[to]]);
+  std::uint32_t& count = counts_[to];
+  lists_[to * room_ + count++] = entry;
+  if (count == room_) shrink(to);
+}
+
+// Everything that a tile lets through, to both sides.
+void Knn::meet_both(Side& left, Side& right, bool same, std::vector<Waiting>& waiting) {
+  for (std::size_t i = 0; i < left.count; ++i) left.limits[i] = limit(left.places[i]);
+  for (std::size_t j = 0; j < right.count; ++j) {
+    right.limits[j] = limit(right.places[j]);
+  }
+  const auto judge = [&](std::size_t i, std::size_t j, float value) {
+    const std::uint32_t u = left.places[i];
+    const std::uint32_t v = right.places[j];
+    // Limits may have fallen since the tile looked at them.
+    const bool first = value < limit(u);
+    const bool second = value < limit(v);
+    if (!first && !second) return;
+    const float key = settle(u, v, value);
+    if (first) {
+      give(u, entry_of(key, cells_.order[v]));
+      left.limits[i] = limit(u);
+    }
+    if (second) {
+      give(v, entry_of(key, cells_.order[u]));
+      right.limits[j] = limit(v);
+    }
+  };
+  if (!sketch_.projected) {
+    meet(left, right, same, judge);
+    return;
+  }
+  // Whole vectors are dear: the likelier pairs first, and then most of the others need
+  // not be settled.
+  waiting.clear();
+  meet(left, right, same, [&](std::size_t i, std::size_t j, float value) {
+    waiting.push_back(
+        {value, static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(j)});
+  });
+  const auto nearer = [](const Waiting& a, const Waiting& b) {
+    return std::tuple(a.value, a.i, a.j) < std::tuple(b.value, b.i, b.j);
+  };
+  auto begin = waiting.begin();
+  for (const std::size_t part : {16, 4, 1}) {
+    const auto end =
+        waiting.begin() + static_cast<std::ptrdiff_t>(waiting.size() / part);
+    if (end != waiting.end()) std::nth_element(begin, end, waiting.end(), nearer);
+    for (; begin != end; ++begin) judge(begin->i, begin->j, begin->value);
+  }
+}
+
+void Knn::meet_cells(std::uint32_t a, std::uint32_t b, Worker& worker) {
+  if (worker.loaded != a) {
+    load(worker.left, -2.0f, cells_.begins[a], cells_.begins[a + 1]);
+    worker.loaded = a;
+  }
+  load(worker.right, 1.0f, cells_.begins[b], cells_.begins[b + 1]);
+  meet_both(worker.left, worker.right, a == b, worker.waiting);
+}
+
+void Knn::load_some(Side& side, float factor, const std::uint32_t* places,
+                    std::size_t count, Worker& worker) const {
+  const std::size_t width = sketch_.width;
+  worker.rows.resize(count * width);
+  constexpr std::size_t kAhead = 8;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (i + kAhead < count) {
+      const std::uint32_t next = places[i + kAhead];
+      prefetch_run(sketch_.row(next), width * sizeof(float));
+      prefetch(&limits_[next]);
+      prefetch(&sketch_.shares[next]);
+      prefetch(&counts_[next]);
+    }
+    std::copy_n(sketch_.row(places[i]), width, worker.rows.data() + i * width);
+  }
+  side.count = count;
+  side.panels.pack({worker.rows.data(), count, width, width}, {.factor = factor});
+  const std::size_t padded = side.panels.padded();
+  side.places.assign(places, places + count);
+  side.shares.assign(padded, kInfinity);
+  side.limits.assign(padded, -kInfinity);
+  for (std::size_t i = 0; i < count; ++i) side.shares[i] = sketch_.shares[places[i]];
+}
+
+void Knn::meet_pairs(const CellPair* pairs, std::size_t count, Monitor* monitor) {
+  std::vector<Worker> workers(options_.threads);
+  // In stretches sorted by their first cell, which then need not be loaded each time.
+  const std::size_t stretch = 16 * cells_.count();
+  std::vector<CellPair> some;
+  for (std::size_t begin = 0; begin < count; begin += stretch) {
+    some.assign(pairs + begin, pairs + std::min(count, begin + stretch));
+    std::sort(some.begin(), some.end(), [](const CellPair& x, const CellPair& y) {
+      return std::tuple(x.a, x.rank, x.b) < std::tuple(y.a, y.rank, y.b);
+    });
+    parallel_for(
+        some.size(), options_.threads, 8,
+        [&](std::size_t first, std::size_t last, std::size_t number) {
+          for (std::size_t p = first; p < last; ++p) {
+            meet_cells(some[p].a, some[p].b, workers[number]);
+          }
+        },
+        monitor);
+  }
+}
+
+// --- the sample ----------------------------------------------------------------------
+
+void Knn::find_truth(Monitor* monitor) {
+  const std::size_t count = std::min(n_, kSample);
+  const std::vector<std::uint32_t> drawn =
+      codec::draw_distinct(n_, count, options_.seed, 0x73616d);
+  sample_.assign(drawn.begin(), drawn.end());
+  truth_.assign(count * k_, kNobody);
+  // Divided by sample: each thread has lists of its own.
+  parallel_for(
+      count, options_.threads, 64,
+      [&](std::size_t first, std::size_t last, std::size_t) {
+        Worker worker;
+        Side& left = worker.left;
+        load_some(left, -2.0f, sample_.data() + first, last - first, worker);
+        std::fill_n(left.limits.begin(), left.count, kInfinity);
+        for (std::size_t c = 0; c < cells_.count(); ++c) {
+          load(worker.right, 1.0f, cells_.begins[c], cells_.begins[c + 1]);
+          meet(left, worker.right, false,
+               [&](std::size_t i, std::size_t j, float value) {
+                 const std::uint32_t u = left.places[i];
+                 const std::uint32_t v = worker.right.places[j];
+                 if (u == v || !(value < left.limits[i])) return;
+                 Entry* list = truth_.data() + (first + i) * k_;
+                 const Entry entry = entry_of(settle(u, v, value), cells_.order[v]);
+                 std::size_t at = k_;
+                 for (; at != 0 && entry < list[at - 1]; --at) {
+                   if (at != k_) list[at] = list[at - 1];
+                 }
+                 if (at == k_) return;
+                 list[at] = entry;
+                 if (list[k_ - 1] != kNobody) {
+                   left.limits[i] = low_limit(key_of(list[k_ - 1]));
+                 }
+               });
+        }
+      },
+      monitor);
+}
+
+// The share of the sample's first k edges that the lists hold.
+double Knn::recall() const {
+  std::size_t found = 0;
+  for (std::size_t s = 0; s < sample_.size(); ++s) {
+    const Entry* list = lists_.data() + sample_[s] * room_;
+    for (std::size_t i = 0; i < k_; ++i) {
+      const std::uint32_t slot = slot_of(truth_[s * k_ + i]);
+      for (std::size_t j = 0; j < counts_[sample_[s]]; ++j) {
+        found += slot_of(list[j]) == slot ? 1 : 0;
+      }
+    }
+  }
+  return static_cast<double>(found) / static_cast<double>(k_ * sample_.size());
+}
+
+// What a sketch leaves out of two vectors is at no small angle, mostly: takes its
+// cosine as at most that which all but a few of the sample's edges need.
+void Knn::expect_angles() {
+  if (!sketch_.projected) return;
+  const std::size_t width = sketch_.width;
+  std::vector<float> needed;
+  for (std::size_t s = 0; s < sample_.size(); ++s) {
+    const Entry* truth = truth_.data() + s * k_;
+    const float* x = sketch_.row(sample_[s]);
+    for (std::size_t i = 0; i < k_; ++i) {
+      const float* y = sketch_.row(place_[slot_of(truth[i])]);
+      double low = 0;
+      for (std::size_t d = 0; d + 1 < width; ++d) {
+        low += (static_cast<double>(x[d]) - y[d]) * (static_cast<double>(x[d]) - y[d]);
+      }
+      const double a = x[width - 1];
+      const double b = y[width - 1];
+      needed.push_back(static_cast<float>(
+          (low + a * a + b * b - key_of(truth[k_ - 1])) / std::max(2 * a * b, 1e-30)));
+    }
+  }
+  const auto lost = static_cast<std::size_t>(kLostShare * (1 - options_.recall) *
+                                             static_cast<double>(needed.size()));
+  const auto at = needed.end() - 1 - static_cast<std::ptrdiff_t>(lost);
+  std::nth_element(needed.begin(), at, needed.end());
+  const float cosine = std::clamp(*at, 0.0f, 1.0f);
+  auto* rows = reinterpret_cast<float*>(sketch_.rows.data());
+  for (std::size_t p = 0; p < n_; ++p) {
+    rows[p * width + width - 1] *= std::sqrt(cosine);
+  }
+}
+
+// By how much the mean of a cell is farther from a vector than that of its own, in
+// squares.
+float Knn::detour(std::uint32_t place, std::uint32_t cell) const {
+  const auto square = [&](std::uint32_t c) {
+    float out;
+    kernels::active().float_rows[kernels::kOpL2][0](
+        sketch_.row(place),
+        reinterpret_cast<const std::byte*>(means_.data() + c * sketch_.width),
+        sketch_.width * sizeof(float), 1, sketch_.width, &out);
+    return out;
+  };
+  return square(cell) - square(cell_of_[place]);
+}
+
+Knn::Plan Knn::make_plan() const {
+  struct Edge {
+    float detour;
+    std::uint32_t from;  // cells
+    std::uint32_t to;
+  };
+  std::vector<Edge> edges;
+  std::size_t found = 0;
+  for (std::size_t s = 0; s < sample_.size(); ++s) {
+    const std::uint32_t u = sample_[s];
+    for (std::size_t i = 0; i < k_; ++i) {
+      const std::uint32_t v = place_[slot_of(truth_[s * k_ + i])];
+      const std::uint32_t a = cell_of_[u];
+      const std::uint32_t b = cell_of_[v];
+      if (a == b) {
+        ++found;
+        continue;
+      }
+      // Either may visit the other.
+      const Edge there{detour(u, b), a, b};
+      const Edge back{detour(v, a), b, a};
+      edges.push_back(there.detour <= back.detour ? there : back);
+    }
+  }
+  std::sort(edges.begin(), edges.end(),
+            [](const Edge& x, const Edge& y) { return x.detour < y.detour; });
+  const auto needed = static_cast<std::size_t>(
+      std::ceil((options_.recall + kLostShare * (1 - options_.recall)) *
+                static_cast<double>(k_ * sample_.size())));
+  Plan plan;
+  plan.reach = -kInfinity;
+  for (std::size_t e = 0; e + found < needed; ++e) {
+    const std::uint32_t* list = nearest_.data() + edges[e].from * neighbours_;
+    const auto rank = static_cast<std::size_t>(
+        std::find(list, list + neighbours_, edges[e].to) - list);
+    plan.nearest = std::max(plan.nearest, std::min(rank + 1, neighbours_));
+    plan.reach = std::max(plan.reach, edges[e].detour);
+  }
+  return plan;
+}
+
+Knn::Visits Knn::choose_visits(float reach, std::size_t nearest,
+                               Monitor* monitor) const {
+  struct Visit {
+    std::uint32_t cell;
+    std::uint32_t place;
+  };
+  const std::size_t width = sketch_.width;
+  std::vector<std::vector<Visit>> chosen(cells_.count());
+  parallel_for(
+      cells_.count(), options_.threads, 4,
+      [&](std::size_t first, std::size_t last, std::size_t) {
+        Worker worker;
+        Side& left = worker.left;
+        Side& right = worker.right;
+        for (std::size_t a = first; a < last; ++a) {
+          const std::uint32_t begin = cells_.begins[a];
+          load(left, -2.0f, begin, cells_.begins[a + 1]);
+          const std::uint32_t* others = nearest_.data() + a * neighbours_;
+          worker.rows.resize(nearest * width);
+          for (std::size_t r = 0; r < nearest; ++r) {
+            std::copy_n(means_.data() + others[r] * width, width,
+                        worker.rows.data() + r * width);
+          }
+          right.count = nearest;
+          right.panels.pack({worker.rows.data(), nearest, width, width});
+          right.shares.assign(right.panels.padded(), kInfinity);
+          right.limits.assign(right.panels.padded(), -kInfinity);
+          std::copy_n(right.panels.squares(), nearest, right.shares.begin());
+          for (std::size_t i = 0; i < left.count; ++i) {
+            const float* x = sketch_.row(begin + i);
+            float own;
+            kernels::active().float_rows[kernels::kOpL2][0](
+                x, reinterpret_cast<const std::byte*>(means_.data() + a * width),
+                width * sizeof(float), 1, width, &own);
+            left.shares[i] = left.panels.squares()[i];
+            // The tile rounds otherwise than detour().
+            left.limits[i] = own + reach + 1e-5f * (own + left.shares[i]);
+          }
+          meet(left, right, false, [&](std::size_t i, std::size_t j, float) {
+            chosen[a].push_back({others[j], begin + static_cast<std::uint32_t>(i)});
+          });
+        }
+      },
+      monitor);
+  Visits visits;
+  visits.begins.assign(cells_.count() + 1, 0);
+  for (const auto& list : chosen) {
+    for (const Visit& visit : list) ++visits.begins[visit.cell + 1];
+  }
+  for (std::size_t c = 0; c < cells_.count(); ++c) {
+    visits.begins[c + 1] += visits.begins[c];
+  }
+  visits.places.resize(visits.begins.back());
+  std::vector<std::uint64_t> next(visits.begins.begin(), visits.begins.end() - 1);
+  for (const auto& list : chosen) {
+    for (const Visit& visit : list) visits.places[next[visit.cell]++] = visit.place;
+  }
+  return visits;
+}
+
+void Knn::visit(const Visits& visits, Monitor* monitor) {
+  std::vector<Worker> workers(options_.threads);
+  parallel_for(
+      cells_.count(), options_.threads, 1,
+      [&](std::size_t first, std::size_t last, std::size_t number) {
+        Worker& worker = workers[number];
+        for (std::size_t c = first; c < last; ++c) {
+          const std::uint64_t end = visits.begins[c + 1];
+          if (visits.begins[c] == end) continue;
+          load(worker.right, 1.0f, cells_.begins[c], cells_.begins[c + 1]);
+          for (std::uint64_t at = visits.begins[c]; at < end; at += kVisitors) {
+            const auto count =
+                static_cast<std::size_t>(std::min<std::uint64_t>(end - at, kVisitors));
+            load_some(worker.left, -2.0f, visits.places.data() + at, count, worker);
+            meet_both(worker.left, worker.right, false, worker.waiting);
+          }
+        }
+      },
+      monitor);
+}
+
+// --- the whole -----------------------------------------------------------------------
+
+void Knn::run(Monitor* monitor, KnnGraph& out) {
+  sort_into_cells(monitor);
+  lists_.assign(n_ * room_, kNobody);
+  counts_.assign(n_, 0);
+  limits_ = std::vector<std::atomic<float>>(n_);
+  for (auto& l : limits_) l.store(kInfinity, std::memory_order_relaxed);
+  if (options_.threads > 1) locks_ = std::vector<std::mutex>(cells_.count());
+  const std::size_t count = cells_.count();
+  if (!all()) {
+    find_truth(monitor);
+    expect_angles();
+  }
+  std::vector<CellPair> own(count);
+  for (std::uint32_t c = 0; c < count; ++c) own[c] = {0, c, c};
+  meet_pairs(own.data(), count, monitor);
+  means_ = cell_means(sketch_, cells_, options_.threads);
+  neighbours_ = all() ? count - 1 : std::min(count - 1, kNearestCells);
+  nearest_ = nearest_cells(means_, count, neighbours_, options_.threads);
+  if (all()) {
+    const std::vector<CellPair> pairs = rank_pairs(nearest_, count);
+    meet_pairs(pairs.data(), pairs.size(), monitor);
+  } else {
+    const Plan plan = make_plan();
+    if (plan.nearest != 0) {
+      visit(choose_visits(plan.reach, plan.nearest, monitor), monitor);
+    }
+  }
+  for (std::uint32_t p = 0; p < n_; ++p) shrink(p);
+  out.recall = all() ? 1.0 : recall();
+  out.k = options_.k;
+  out.slots.assign(n_ * out.k, kNoSlot);
+  out.keys.assign(n_ * out.k, kInfinity);
+  for (std::size_t p = 0; p < n_; ++p) {
+    const std::size_t to = cells_.order[p] * out.k;
+    for (std::size_t i = 0; i < counts_[p]; ++i) {
+      const Entry entry = lists_[p * room_ + i];
+      out.slots[to + i] = slot_of(entry);
+      out.keys[to + i] = key_of(entry);
+    }
+  }
+}
+
+}  // namespace
+
+KnnGraph build_knn(const KnnSource& source, const KnnOptions& options,
+                   Monitor* monitor) {
+  KnnGraph graph;
+  const std::size_t n = source.count();
+  if (n >= std::size_t{1} << 31) return graph;
+  if (n < 2) {
+    graph.k = options.k;
+    graph.slots.assign(n * options.k, kNoSlot);
+    graph.keys.assign(n * options.k, kInfinity);
+    graph.recall = 1;
+    return graph;
+  }
+  KnnOptions checked = options;
+  checked.threads = resolve_threads(options.threads);
+  Sketch sketch =
+      make_sketch(source, options.recall >= 1, options.seed, checked.threads, monitor);
+  if (sketch.width == 0) return graph;
+  Knn(source, checked, std::move(sketch)).run(monitor, graph);
+  return graph;
+}
+
+}  // namespace annx::graph

@@ -1,0 +1,1041 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "annx/index/ivf.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <string>
+#include <utility>
+
+#include "annx/base/error.h"
+#include "annx/base/prefetch.h"
+#include "annx/kernels/dispatch.h"
+#include "annx/search/least.h"
+#include "annx/search/topk.h"
+#include "annx/storage/check.h"
+
+namespace annx::index {
+namespace {
+
+using codec::PieceCodec;
+using storage::CodeLists;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr std::uint32_t kNoPlace = 0xFFFFFFFFu;
+constexpr double kLeastSquare = std::numeric_limits<float>::min();
+// Bytes of float32 rows made at a time where rows have to be converted.
+constexpr std::size_t kPortionBytes = std::size_t{16} << 20;
+// Rows whose residuals train the codes.
+constexpr std::size_t kCodeSample = 16384;
+// Blocks that one call scans.
+constexpr std::size_t kRunBlocks = 64;
+// Queries whose lists are found together.
+constexpr std::size_t kQueryBatch = 1024;
+constexpr std::size_t kFewQueries = 4;
+// A filter of no more than this many, and the candidates, is searched exactly.
+constexpr std::size_t kFewAllowed = 1000;
+constexpr std::size_t kMaxLists = std::size_t{1} << 24;
+
+std::string of(std::size_t n) { return std::to_string(n); }
+
+IvfOptions checked(const IvfOptions& options) {
+  const auto refuse = [](const std::string& what) { throw InvalidArgument(what); };
+  if (options.dim == 0) refuse("dim is 0; it must be at least 1");
+  if (options.metric != Metric::kL2 && options.metric != Metric::kInnerProduct &&
+      options.metric != Metric::kCosine) {
+    refuse("metric is '" + std::string(name_of(options.metric)) +
+           "'; IVFIndex knows 'l2', 'ip' and 'cosine'");
+  }
+  if (options.dtype == DType::kBits) refuse("dtype is 'bits'; IVFIndex takes numbers");
+  if (options.storage != options.dtype &&
+      (options.dtype != DType::kFloat32 || !search::is_float(options.storage))) {
+    refuse("storage is '" + std::string(name_of(options.storage)) + "'; rows of " +
+           std::string(name_of(options.dtype)) + " cannot be kept as that");
+  }
+  if (options.n_lists > kMaxLists) {
+    refuse("n_lists is " + of(options.n_lists) + "; it must be at most " +
+           of(kMaxLists));
+  }
+  if (options.codec == PieceCodec::Kind::kProduct &&
+      (options.n_segments == 0 || options.n_segments > options.dim)) {
+    refuse("n_segments is " + of(options.n_segments) + "; it must be from 1 to dim, " +
+           of(options.dim));
+  }
+  return options;
+}
+
+// Lists of about as many rows as there are lists, but never so few rows that blocks of
+// 32 would be mostly empty.
+std::size_t lists_for(std::size_t rows) {
+  const double root = std::sqrt(static_cast<double>(rows));
+  const auto wanted = static_cast<std::size_t>(std::lround(2 * root));
+  return std::max<std::size_t>(1, std::min(wanted, rows / 39));
+}
+
+void scale_to_one(float* x, std::size_t dim) {
+  double square = 0;
+  for (std::size_t k = 0; k < dim; ++k) square += static_cast<double>(x[k]) * x[k];
+  if (square < kLeastSquare) {
+    std::fill_n(x, dim, 0.0f);
+    return;
+  }
+  const double factor = 1 / std::sqrt(square);
+  for (std::size_t k = 0; k < dim; ++k) x[k] = static_cast<float>(x[k] * factor);
+}
+
+}  // namespace
+
+// Memory that a search works in, kept from call to call.
+struct IvfIndex::Scratch {
+  PieceCodec::Query query;
+  std::vector<float> vector;
+  std::vector<float> list_keys;
+  std::vector<std::uint32_t> probes;
+  std::vector<float> probe_keys;
+  // Candidates, `size` of them: estimate, place, and which of the probes.
+  std::vector<float> keys;
+  std::vector<std::uint32_t> places;
+  std::vector<std::uint32_t> origins;
+  std::vector<float> reaches;  // [probe]
+  std::vector<std::uint32_t> slots;
+  std::vector<std::uint32_t> later;
+  std::size_t size = 0;
+
+  // Sets probes to the lists with the `wanted` least keys, nearest first.
+  void choose(std::size_t wanted) {
+    const std::size_t lists = list_keys.size();
+    const float limit =
+        search::least_limit(list_keys.data(), lists, wanted, wanted / 8);
+    probes.clear();
+    for (std::size_t l = 0; l < lists; ++l) {
+      if (list_keys[l] <= limit) probes.push_back(static_cast<std::uint32_t>(l));
+    }
+    std::sort(probes.begin(), probes.end(), [&](std::uint32_t a, std::uint32_t b) {
+      return list_keys[a] < list_keys[b] || (list_keys[a] == list_keys[b] && a < b);
+    });
+    probes.resize(wanted);
+    probe_keys.resize(wanted);
+    for (std::size_t p = 0; p < wanted; ++p) probe_keys[p] = list_keys[probes[p]];
+  }
+
+  // Keeps about `wanted` of the least estimates; returns the greatest of them.
+  float shrink(std::size_t wanted) {
+    if (size <= wanted) return kInfinity;
+    const std::size_t most = wanted + wanted / 8;
+    const float limit = search::least_limit(keys.data(), size, wanted, wanted / 8);
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < size; ++i) {
+      keys[kept] = keys[i];
+      places[kept] = places[i];
+      origins[kept] = origins[i];
+      kept += keys[i] <= limit ? 1u : 0u;
+    }
+    size = std::min(kept, most);
+    return limit;
+  }
+};
+
+class IvfIndex::Lease {
+ public:
+  explicit Lease(const IvfIndex& index) : index_(index) {
+    const std::lock_guard lock(index_.scratch_mutex_);
+    if (!index_.scratch_.empty()) {
+      scratch_ = std::move(index_.scratch_.back());
+      index_.scratch_.pop_back();
+    } else {
+      scratch_ = std::make_unique<Scratch>();
+    }
+  }
+  ~Lease() {
+    const std::lock_guard lock(index_.scratch_mutex_);
+    index_.scratch_.push_back(std::move(scratch_));
+  }
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+  Scratch& operator*() const { return *scratch_; }
+
+ private:
+  const IvfIndex& index_;
+  std::unique_ptr<Scratch> scratch_;
+};
+
+IvfIndex::IvfIndex(const IvfOptions& options) : options_(checked(options)) {}
+IvfIndex::~IvfIndex() = default;
+
+bool IvfIndex::trained() const {
+  const auto lock = lock_.read();
+  return trained_ != nullptr;
+}
+
+std::size_t IvfIndex::n_lists() const {
+  const auto lock = lock_.read();
+  return trained_ == nullptr ? 0 : trained_->lists.lists();
+}
+
+std::size_t IvfIndex::size() const {
+  const auto lock = lock_.read();
+  return ids_.size();
+}
+
+void IvfIndex::require_trained() const {
+  if (trained_ == nullptr) {
+    throw NotTrained("IVFIndex is not trained; call train() first");
+  }
+}
+
+// A row as centroids and codes see it.
+void IvfIndex::widen(const std::byte* row, DType dtype, float* out) const {
+  const std::size_t dim = options_.dim;
+  if (dtype == DType::kFloat32) {
+    std::memcpy(out, row, dim * sizeof(float));
+  } else {
+    kernels::active().widen[static_cast<std::size_t>(dtype)](row, dim, out);
+  }
+  if (options_.metric == Metric::kCosine) scale_to_one(out, dim);
+}
+
+void IvfIndex::train(RowsView rows, std::size_t threads, Monitor* monitor) {
+  storage::check_rows(options_.dtype, rows, options_.dim, "vectors");
+  const std::size_t dim = options_.dim;
+  const std::size_t lists =
+      options_.n_lists == 0 ? lists_for(rows.rows) : options_.n_lists;
+  if (rows.rows < std::max<std::size_t>(lists, 16)) {
+    throw InvalidArgument("vectors has " + of(rows.rows) + " rows; training " +
+                          of(lists) + " lists of 4-bit codes needs at least " +
+                          of(std::max<std::size_t>(lists, 16)));
+  }
+  // The sample, as float32.
+  std::size_t count = rows.rows;
+  std::vector<std::uint32_t> drawn;
+  if (options_.sample_limit != 0 && options_.sample_limit * lists < count) {
+    count = options_.sample_limit * lists;
+    drawn = codec::draw_distinct(rows.rows, count, options_.seed, 0);
+    std::sort(drawn.begin(), drawn.end());
+  }
+  std::vector<float> sample(count * dim);
+  parallel_for(count, resolve_threads(threads), 1024,
+               [&](std::size_t begin, std::size_t end, std::size_t) {
+                 for (std::size_t i = begin; i < end; ++i) {
+                   widen(rows.row(drawn.empty() ? i : drawn[i]), options_.dtype,
+                         sample.data() + i * dim);
+                 }
+               });
+  std::vector<float> mean(dim);
+  if (options_.metric != Metric::kInnerProduct) {
+    std::vector<double> sums(dim);
+    for (std::size_t i = 0; i < count; ++i) {
+      for (std::size_t k = 0; k < dim; ++k) sums[k] += sample[i * dim + k];
+    }
+    for (std::size_t k = 0; k < dim; ++k) {
+      mean[k] = static_cast<float>(sums[k] / static_cast<double>(count));
+    }
+  }
+  codec::KMeans coarse({.n_clusters = lists,
+                        .n_iterations = options_.n_iterations,
+                        .seed = options_.seed});
+  coarse.train({sample.data(), count, dim, dim}, {}, threads, monitor);
+  if (monitor != nullptr) monitor->poll(count, count);
+  // Codes learn from what is left of an even part of the sample.
+  const std::size_t part = std::min(count, kCodeSample);
+  std::vector<float> residuals(part * dim);
+  for (std::size_t i = 0; i < part; ++i) {
+    std::copy_n(sample.data() + i * count / part * dim, dim,
+                residuals.data() + i * dim);
+  }
+  std::vector<std::int64_t> cells(part);
+  std::vector<float> distances(part);
+  coarse.assign({residuals.data(), part, dim, dim}, cells.data(), distances.data(),
+                threads, monitor);
+  for (std::size_t i = 0; i < part; ++i) {
+    const float* centroid = coarse.centroids().row(static_cast<std::size_t>(cells[i]));
+    for (std::size_t k = 0; k < dim; ++k) residuals[i * dim + k] -= centroid[k];
+  }
+  PieceCodec codec({residuals.data(), part, dim, dim}, std::move(mean),
+                   {.kind = options_.codec,
+                    .segments = options_.n_segments,
+                    .products = options_.metric == Metric::kInnerProduct,
+                    .seed = options_.seed},
+                   threads, monitor);
+  CodeLists fresh_lists(lists, codec.payload_bytes());
+  auto fresh = std::make_unique<Trained>(
+      Trained{std::move(coarse), std::move(codec), std::move(fresh_lists)});
+
+  const auto lock = lock_.write();
+  const std::size_t held = ids_.slots();
+  if (held != 0 && !options_.keep_rows) {
+    throw InvalidArgument(
+        "the index holds codes without rows, which cannot be coded anew; train before "
+        "adding");
+  }
+  std::vector<std::uint32_t> places(held);
+  code(*fresh, {rows_.data(), held, row_stride()}, options_.storage, nullptr, 0,
+       held == 0 ? nullptr : &places, threads, monitor);
+  trained_ = std::move(fresh);
+  places_ = std::move(places);
+  version_.fetch_add(1, std::memory_order_release);
+}
+
+// Puts rows into their lists under the slots given, or `first` and on; `places` gets
+// where. Undoes what it did if it throws.
+void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t* slots,
+                    std::size_t first, std::vector<std::uint32_t>* places,
+                    std::size_t threads, Monitor* monitor) const {
+  const std::size_t dim = options_.dim;
+  const std::size_t lists = to.lists.lists();
+  const bool direct = dtype == DType::kFloat32 && options_.metric != Metric::kCosine;
+  const std::size_t portion = direct
+                                  ? std::size_t{1} << 20
+                                  : std::max<std::size_t>(kPortionBytes / 4 / dim, 64);
+  std::vector<std::uint32_t> cells(rows.rows);
+  {
+    const std::size_t most = std::min(portion, rows.rows);
+    std::vector<float> wide(direct ? 0 : most * dim);
+    std::vector<std::int64_t> nearest(most);
+    std::vector<float> distances(most);
+    for (std::size_t at = 0; at < rows.rows; at += portion) {
+      const std::size_t count = std::min(portion, rows.rows - at);
+      MatrixView<float> view{reinterpret_cast<const float*>(rows.row(at)), count, dim,
+                             rows.stride / sizeof(float)};
+      if (!direct) {
+        parallel_for(count, resolve_threads(threads), 256,
+                     [&](std::size_t begin, std::size_t end, std::size_t) {
+                       for (std::size_t i = begin; i < end; ++i) {
+                         widen(rows.row(at + i), dtype, wide.data() + i * dim);
+                       }
+                     });
+        view = {wide.data(), count, dim, dim};
+      }
+      to.coarse.assign(view, nearest.data(), distances.data(), threads, monitor);
+      for (std::size_t i = 0; i < count; ++i) {
+        cells[at + i] = static_cast<std::uint32_t>(nearest[i]);
+      }
+    }
+  }
+  std::vector<std::size_t> begins(lists + 1);
+  for (const std::uint32_t cell : cells) ++begins[cell + 1];
+  std::partial_sum(begins.begin(), begins.end(), begins.begin());
+  std::vector<std::uint32_t> order(rows.rows);
+  {
+    std::vector<std::size_t> next(begins.begin(), begins.end() - 1);
+    for (std::size_t i = 0; i < rows.rows; ++i) {
+      order[next[cells[i]]++] = static_cast<std::uint32_t>(i);
+    }
+  }
+  std::vector<std::size_t> before(lists);
+  for (std::size_t l = 0; l < lists; ++l) before[l] = to.lists.size(l);
+  std::vector<double> spreads(resolve_threads(threads));
+  try {
+    for (std::size_t l = 0; l < lists; ++l) {
+      const std::size_t count = begins[l + 1] - begins[l];
+      if (count == 0) continue;
+      to.lists.grow(l, count);
+      for (std::size_t i = 0; i < count; i += CodeLists::kBlock) {
+        to.lists.own(to.lists.place(l, before[l] + i));
+      }
+      to.lists.own(to.lists.place(l, before[l] + count - 1));
+    }
+    parallel_for(
+        lists, resolve_threads(threads), 2,
+        [&](std::size_t from, std::size_t until, std::size_t worker) {
+          constexpr std::size_t kGroup = CodeLists::kBlock;
+          std::vector<float> wide(dim), centre(dim), projected(kGroup * dim);
+          const float* pointers[kGroup];
+          float squares[kGroup];
+          std::byte* blocks[kGroup];
+          std::uint32_t lanes[kGroup];
+          const auto l2 = kernels::active().float_rows[kernels::kOpL2][0];
+          for (std::size_t l = from; l < until; ++l) {
+            if (begins[l] == begins[l + 1]) continue;
+            const float* centroid = to.coarse.centroids().row(l);
+            to.codec.project(centroid, centre.data());
+            for (std::size_t at = begins[l]; at < begins[l + 1]; at += kGroup) {
+              const std::size_t count = std::min(kGroup, begins[l + 1] - at);
+              for (std::size_t i = 0; i < count; ++i) {
+                const std::uint32_t row = order[at + i];
+                widen(rows.row(row), dtype, wide.data());
+                l2(centroid, reinterpret_cast<const std::byte*>(wide.data()), 0, 1, dim,
+                   squares + i);
+                pointers[i] = projected.data() + i * dim;
+                to.codec.project(wide.data(), projected.data() + i * dim);
+                const std::uint32_t place =
+                    to.lists.place(l, before[l] + at - begins[l] + i);
+                const auto slot = slots == nullptr
+                                      ? static_cast<std::uint32_t>(first + row)
+                                      : slots[row];
+                to.lists.set_slot(place, slot);
+                if (places != nullptr) (*places)[slot] = place;
+                blocks[i] =
+                    to.lists.block_to_write(place / static_cast<std::uint32_t>(kGroup));
+                lanes[i] = place % static_cast<std::uint32_t>(kGroup);
+              }
+              spreads[worker] = std::max(
+                  spreads[worker], to.codec.encode(centre.data(), pointers, squares,
+                                                   count, blocks, lanes));
+            }
+          }
+        },
+        monitor);
+    // Short work is stopped here, if nowhere else.
+    if (monitor != nullptr && rows.rows != 0) monitor->poll(rows.rows, rows.rows);
+  } catch (...) {
+    for (std::size_t l = 0; l < lists; ++l) {
+      if (to.lists.size(l) > before[l]) to.lists.truncate(l, before[l]);
+    }
+    throw;
+  }
+  to.codec.widen_spread(*std::max_element(spreads.begin(), spreads.end()));
+}
+
+void IvfIndex::resize_rows(std::size_t count) {
+  if (!options_.keep_rows) return;
+  rows_.resize(count * row_stride());
+  if (options_.metric == Metric::kCosine) norms_.resize(count);
+}
+
+void IvfIndex::keep(std::uint32_t slot, const std::byte* row) {
+  if (!options_.keep_rows) return;
+  std::byte* to = rows_.mutable_data() + slot * row_stride();
+  if (options_.storage == options_.dtype) {
+    std::memcpy(to, row, row_stride());
+  } else {
+    kernels::active().narrow[static_cast<std::size_t>(options_.storage)](
+        reinterpret_cast<const float*>(row), options_.dim, to);
+  }
+  if (options_.metric == Metric::kCosine) {
+    search::row_norms(options_.storage, {to, 1, row_stride()}, options_.dim,
+                      norms_.mutable_data() + slot);
+  }
+}
+
+namespace {
+
+// float32 to `dtype`; codes stand for fractions where integers were.
+void store(DType dtype, const float* values, std::size_t dim, std::byte* out) {
+  if (search::is_float(dtype)) {
+    kernels::active().narrow[static_cast<std::size_t>(dtype)](values, dim, out);
+    return;
+  }
+  for (std::size_t k = 0; k < dim; ++k) {
+    const float low = dtype == DType::kInt8 ? -128.0f : 0.0f;
+    const float value = std::clamp(std::round(values[k]), low, low + 255.0f);
+    out[k] = static_cast<std::byte>(static_cast<int>(value) & 0xFF);
+  }
+}
+
+// Rounding to 16 bits may overflow what float32 held.
+void check_narrow(DType storage, RowsView rows, std::size_t dim) {
+  if (storage != DType::kFloat16) return;
+  for (std::size_t i = 0; i < rows.rows; ++i) {
+    const auto* row = reinterpret_cast<const float*>(rows.row(i));
+    float most = 0;
+    for (std::size_t k = 0; k < dim; ++k) most = std::max(most, std::abs(row[k]));
+    if (most >= 65520.0f) {
+      throw InvalidArgument("vectors[" + of(i) +
+                            "] holds a value too large for float16");
+    }
+  }
+}
+
+}  // namespace
+
+void IvfIndex::add(RowsView rows, const std::int64_t* ids, std::int64_t* out,
+                   std::size_t threads, Monitor* monitor) {
+  storage::check_rows(options_.dtype, rows, options_.dim, "vectors");
+  if (options_.storage != options_.dtype) {
+    check_narrow(options_.storage, rows, options_.dim);
+  }
+  const auto lock = lock_.write();
+  require_trained();
+  ids_.check(rows.rows, ids);
+  const std::size_t before = ids_.slots();
+  const bool located = !places_.empty();
+  try {
+    resize_rows(before + rows.rows);
+    if (located) places_.resize(before + rows.rows, kNoPlace);
+    ids_.append(rows.rows, ids);
+    code(*trained_, rows, options_.dtype, nullptr, before, located ? &places_ : nullptr,
+         threads, monitor);
+  } catch (...) {
+    if (ids_.slots() > before) ids_.truncate(before);
+    resize_rows(before);
+    if (located) places_.resize(before);
+    throw;
+  }
+  for (std::size_t i = 0; i < rows.rows; ++i) {
+    const auto slot = static_cast<std::uint32_t>(before + i);
+    keep(slot, rows.row(i));
+    out[i] = ids_.id_of(slot);
+  }
+  version_.fetch_add(1, std::memory_order_release);
+}
+
+// Where the code of every slot is.
+void IvfIndex::locate() const {
+  const std::lock_guard guard(places_mutex_);
+  const std::size_t count = ids_.slots();
+  if (places_.size() == count) return;
+  std::vector<std::uint32_t> places(count, kNoPlace);
+  const CodeLists& lists = trained_->lists;
+  for (std::size_t l = 0; l < lists.lists(); ++l) {
+    for (std::size_t i = 0; i < lists.size(l); ++i) {
+      const std::uint32_t place = lists.place(l, i);
+      const std::uint32_t slot = lists.slot(place);
+      if (slot >= count || places[slot] != kNoPlace) {
+        throw FormatError("the lists of the index are damaged: slot " + of(slot) +
+                          " is not there or has two codes");
+      }
+      places[slot] = place;
+    }
+  }
+  places_ = std::move(places);
+}
+
+// Takes a code out of its list; the last one of the list moves into the gap.
+void IvfIndex::unlink(std::uint32_t place) {
+  constexpr auto kBlock = static_cast<std::uint32_t>(CodeLists::kBlock);
+  CodeLists& lists = trained_->lists;
+  const std::size_t list = lists.list_of(place);
+  const std::size_t last = lists.size(list) - 1;
+  const std::uint32_t from = lists.place(list, last);
+  if (from != place) {
+    const std::uint32_t slot = lists.slot(from);
+    std::byte* to = lists.block_to_write(place / kBlock);
+    trained_->codec.copy(lists.block(from / kBlock), from % kBlock, to, place % kBlock);
+    lists.set_slot(place, slot);
+    places_[slot] = place;
+  }
+  lists.truncate(list, last);
+}
+
+void IvfIndex::upsert(RowsView rows, const std::int64_t* ids) {
+  storage::check_rows(options_.dtype, rows, options_.dim, "vectors");
+  if (options_.storage != options_.dtype) {
+    check_narrow(options_.storage, rows, options_.dim);
+  }
+  const auto lock = lock_.write();
+  require_trained();
+  const auto fresh = ids_.missing({ids, rows.rows});
+  locate();
+  const std::size_t before = ids_.slots();
+  const std::size_t after = before + fresh.size();
+  // Every code gets a slot of its own at first: those of ids that are held come after
+  // all others, until their old codes are gone.
+  std::vector<std::uint32_t> slots(rows.rows), replaced;
+  std::size_t next = before;
+  for (std::size_t i = 0; i < rows.rows; ++i) {
+    const std::uint32_t slot = ids_.find(ids[i]);
+    if (slot == kNoSlot) {
+      slots[i] = static_cast<std::uint32_t>(next++);
+    } else {
+      slots[i] = static_cast<std::uint32_t>(after + replaced.size());
+      replaced.push_back(slot);
+    }
+  }
+  try {
+    places_.resize(before + rows.rows, kNoPlace);
+    resize_rows(after);
+    if (!fresh.empty()) ids_.append(fresh.size(), fresh.data());
+    code(*trained_, rows, options_.dtype, slots.data(), 0, &places_, 1, nullptr);
+  } catch (...) {
+    if (ids_.slots() > before) ids_.truncate(before);
+    places_.resize(before);
+    resize_rows(before);
+    throw;
+  }
+  for (std::size_t i = 0; i < replaced.size(); ++i) {
+    unlink(places_[replaced[i]]);
+    const std::uint32_t place = places_[after + i];
+    trained_->lists.set_slot(place, replaced[i]);
+    places_[replaced[i]] = place;
+  }
+  places_.resize(after);
+  for (std::size_t i = 0; i < rows.rows; ++i) {
+    keep(slots[i] < after ? slots[i] : replaced[slots[i] - after], rows.row(i));
+  }
+  version_.fetch_add(1, std::memory_order_release);
+}
+
+void IvfIndex::remove(std::span<const std::int64_t> ids) {
+  const auto lock = lock_.write();
+  if (ids.empty()) return;
+  std::vector<std::uint32_t> slots(ids.size());
+  for (std::size_t i = 0; i < ids.size(); ++i) slots[i] = ids_.slot_of(ids[i]);
+  std::vector<std::uint32_t> sorted = slots;
+  std::sort(sorted.begin(), sorted.end());
+  if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end()) {
+    throw InvalidArgument("ids holds an id more than once; ids must be unique");
+  }
+  locate();
+  for (const std::uint32_t slot : slots) {
+    unlink(places_[slot]);
+    places_[slot] = kNoPlace;
+  }
+  const std::size_t stride = row_stride();
+  std::byte* rows = options_.keep_rows ? rows_.mutable_data() : nullptr;
+  float* norms = norms_.empty() ? nullptr : norms_.mutable_data();
+  ids_.remove_dense(ids, [&](std::size_t last, std::size_t slot) {
+    if (rows != nullptr)
+      std::memcpy(rows + slot * stride, rows + last * stride, stride);
+    if (norms != nullptr) norms[slot] = norms[last];
+    places_[slot] = places_[last];
+    if (places_[slot] != kNoPlace) {
+      trained_->lists.set_slot(places_[slot], static_cast<std::uint32_t>(slot));
+    }
+  });
+  places_.resize(ids_.slots());
+  resize_rows(ids_.slots());
+  version_.fetch_add(1, std::memory_order_release);
+}
+
+bool IvfIndex::contains(std::int64_t id) const {
+  const auto lock = lock_.read();
+  return ids_.contains(id);
+}
+
+void IvfIndex::get(std::span<const std::int64_t> ids, std::byte* out) const {
+  constexpr auto kBlock = static_cast<std::uint32_t>(CodeLists::kBlock);
+  const auto lock = lock_.read();
+  const std::size_t dim = options_.dim;
+  const std::size_t bytes = row_bytes(options_.dtype, dim);
+  if (!options_.keep_rows && !ids.empty() && trained_ != nullptr) locate();
+  std::vector<float> wide(dim);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    const std::uint32_t slot = ids_.slot_of(ids[i]);
+    std::byte* to = out + i * bytes;
+    if (options_.keep_rows) {
+      const std::byte* row = rows_.data() + slot * row_stride();
+      if (options_.storage == options_.dtype) {
+        std::memcpy(to, row, bytes);
+      } else {
+        kernels::active().widen[static_cast<std::size_t>(options_.storage)](
+            row, dim, wide.data());
+        std::memcpy(to, wide.data(), bytes);
+      }
+      continue;
+    }
+    const std::uint32_t place = places_[slot];
+    trained_->codec.decode(trained_->lists.block(place / kBlock), place % kBlock,
+                           wide.data());
+    const float* centroid =
+        trained_->coarse.centroids().row(trained_->lists.list_of(place));
+    for (std::size_t k = 0; k < dim; ++k) wide[k] += centroid[k];
+    store(options_.dtype, wide.data(), dim, to);
+  }
+}
+
+std::size_t IvfIndex::ids(std::int64_t* out, std::size_t room) const {
+  const auto lock = lock_.read();
+  return ids_.copy_ids(out, room);
+}
+
+storage::SlotSet IvfIndex::slot_set(std::span<const std::int64_t> ids) const {
+  const auto lock = lock_.read();
+  return ids_.slots_of(ids, version());
+}
+
+search::RowSet IvfIndex::row_set() const {
+  return {.metric = options_.metric,
+          .dtype = options_.storage,
+          .dim = options_.dim,
+          .rows = rows_.data(),
+          .stride = row_stride(),
+          .count = ids_.slots(),
+          .slots = nullptr,
+          .norms = norms_.data(),
+          .ids = ids_.identity() ? nullptr : &ids_};
+}
+
+void IvfIndex::check_filter(const storage::SlotSet* filter) const {
+  if (filter != nullptr && filter->version() != version()) {
+    throw InvalidArgument("filter was made for another state of the index");
+  }
+}
+
+void IvfIndex::search(RowsView queries, const Search& how,
+                      const storage::SlotSet* filter, std::size_t threads,
+                      Monitor* monitor, std::int64_t* ids, float* distances) const {
+  const DType type = search::query_dtype(options_.dtype);
+  const std::size_t dim = options_.dim;
+  storage::check_rows(type, queries, dim, "queries");
+  const auto lock = lock_.read();
+  check_filter(filter);
+  require_trained();
+  const std::size_t count = ids_.slots();
+  std::fill_n(ids, queries.rows * how.k, std::int64_t{-1});
+  std::fill_n(distances, queries.rows * how.k, kInfinity);
+  if (count == 0 || (filter != nullptr && filter->count() == 0)) return;
+  Search plan = how;
+  plan.k = std::min(how.k, count);
+  if (!options_.keep_rows) plan.rerank = 0;
+  if (filter != nullptr && options_.keep_rows &&
+      static_cast<double>(filter->count()) <=
+          static_cast<double>(kFewAllowed) +
+              plan.rerank * static_cast<double>(plan.k)) {
+    const std::vector<std::uint32_t> slots = filter->slots();
+    search::RowSet set = row_set();
+    set.slots = slots.data();
+    set.count = slots.size();
+    search::search_topk(set, queries, how.k, threads, monitor, ids, distances);
+    return;
+  }
+  const MatrixView<float> centroids = trained_->coarse.centroids();
+  // With a filter lists are visited until k rows were found.
+  const std::size_t probes =
+      filter != nullptr ? centroids.rows : std::min(how.n_probe, centroids.rows);
+  plan.n_probe = std::min(how.n_probe, centroids.rows);
+  const bool products = options_.metric == Metric::kInnerProduct;
+  const auto run = [&](Scratch& scratch, std::size_t q, const float* vector) {
+    search_one(scratch, queries.row(q), vector, plan, filter, ids + q * how.k,
+               distances + q * how.k);
+  };
+  if (queries.rows < kFewQueries) {
+    const auto op =
+        kernels::active().float_rows[products ? kernels::kOpDot : kernels::kOpL2][0];
+    const Lease lease(*this);
+    Scratch& scratch = *lease;
+    scratch.vector.resize(dim);
+    scratch.list_keys.resize(centroids.rows);
+    for (std::size_t q = 0; q < queries.rows; ++q) {
+      widen(queries.row(q), type, scratch.vector.data());
+      float* keys = scratch.list_keys.data();
+      op(scratch.vector.data(), reinterpret_cast<const std::byte*>(centroids.data),
+         centroids.stride * sizeof(float), centroids.rows, dim, keys);
+      if (products) {
+        for (std::size_t l = 0; l < centroids.rows; ++l) keys[l] = -keys[l];
+      }
+      scratch.choose(probes);
+      run(scratch, q, scratch.vector.data());
+    }
+    return;
+  }
+  const std::size_t batch = std::min(kQueryBatch, queries.rows);
+  std::vector<float> vectors(batch * dim), keys(batch * probes);
+  std::vector<std::int64_t> chosen(batch * probes);
+  for (std::size_t at = 0; at < queries.rows; at += batch) {
+    const std::size_t part = std::min(batch, queries.rows - at);
+    for (std::size_t i = 0; i < part; ++i) {
+      widen(queries.row(at + i), type, vectors.data() + i * dim);
+    }
+    const search::RowSet set{.metric = products ? Metric::kInnerProduct : Metric::kL2,
+                             .dtype = DType::kFloat32,
+                             .dim = dim,
+                             .rows = reinterpret_cast<const std::byte*>(centroids.data),
+                             .stride = centroids.stride * sizeof(float),
+                             .count = centroids.rows};
+    search::search_topk(
+        set,
+        {reinterpret_cast<const std::byte*>(vectors.data()), part, dim * sizeof(float)},
+        probes, threads, nullptr, chosen.data(), keys.data());
+    parallel_for(part, resolve_threads(threads), 8,
+                 [&](std::size_t begin, std::size_t end, std::size_t) {
+                   const Lease lease(*this);
+                   Scratch& scratch = *lease;
+                   for (std::size_t i = begin; i < end; ++i) {
+                     scratch.probes.resize(probes);
+                     scratch.probe_keys.resize(probes);
+                     for (std::size_t p = 0; p < probes; ++p) {
+                       scratch.probes[p] =
+                           static_cast<std::uint32_t>(chosen[i * probes + p]);
+                       scratch.probe_keys[p] = keys[i * probes + p];
+                     }
+                     run(scratch, at + i, vectors.data() + i * dim);
+                   }
+                 });
+    if (monitor != nullptr) monitor->poll(at + part, queries.rows);
+  }
+}
+
+void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float* vector,
+                          const Search& how, const storage::SlotSet* filter,
+                          std::int64_t* ids, float* distances) const {
+  constexpr auto kBlock = static_cast<std::uint32_t>(CodeLists::kBlock);
+  const CodeLists& lists = trained_->lists;
+  const std::size_t count = ids_.slots();
+  const double asked = std::max(how.rerank, 1.0) * static_cast<double>(how.k);
+  const std::size_t wanted =
+      asked < static_cast<double>(count) ? static_cast<std::size_t>(asked) : count;
+  // Estimates are sorted out when so many have gathered.
+  const std::size_t full = std::min(count, 4 * wanted + 256);
+  scratch.query.set(trained_->codec, vector);
+  const kernels::ScanQuery& view = scratch.query.view();
+  const std::size_t room = full + (kRunBlocks + 1) * kBlock + 1;
+  if (scratch.keys.size() < room) {
+    scratch.keys.resize(room);
+    scratch.places.resize(room);
+    scratch.origins.resize(room);
+  }
+  scratch.size = 0;
+  float limit = kInfinity;
+  for (std::size_t p = 0; p < scratch.probes.size(); ++p) {
+    if (p >= how.n_probe && scratch.size >= how.k) break;
+    const std::size_t list = scratch.probes[p];
+    const std::vector<std::uint32_t>& blocks = lists.blocks(list);
+    const std::size_t size = lists.size(list);
+    if (p + 1 < scratch.probes.size()) {
+      const auto& next = lists.blocks(scratch.probes[p + 1]);
+      if (!next.empty()) prefetch_run(lists.block(next[0]), lists.stride());
+    }
+    const float base = scratch.probe_keys[p];
+    for (std::size_t b = 0; b < blocks.size();) {
+      const std::size_t run = lists.run(list, b, kRunBlocks);
+      const std::size_t codes = std::min<std::size_t>(run * kBlock, size - b * kBlock);
+      std::size_t found = kernels::active().scan_blocks(
+          view, lists.block(blocks[b]), lists.stride(), codes, base, limit,
+          blocks[b] * kBlock, scratch.keys.data() + scratch.size,
+          scratch.places.data() + scratch.size);
+      if (filter != nullptr) {
+        std::size_t kept = scratch.size;
+        for (std::size_t i = scratch.size; i < scratch.size + found; ++i) {
+          const std::uint32_t slot = lists.slot(scratch.places[i]);
+          scratch.keys[kept] = scratch.keys[i];
+          scratch.places[kept] = scratch.places[i];
+          kept += slot < count && filter->test(slot) ? 1u : 0u;
+        }
+        found = kept - scratch.size;
+      }
+      std::fill_n(scratch.origins.data() + scratch.size, found,
+                  static_cast<std::uint32_t>(p));
+      scratch.size += found;
+      b += run;
+      if (scratch.size >= full || (limit == kInfinity && scratch.size >= 2 * wanted)) {
+        limit = std::min(limit, std::nextafter(scratch.shrink(wanted), kInfinity));
+      }
+    }
+  }
+  scratch.shrink(wanted);
+  if (how.rerank == 0) {
+    search::TopK<float> near(how.k);
+    for (std::size_t i = 0; i < scratch.size; ++i) {
+      const std::uint32_t slot = lists.slot(scratch.places[i]);
+      if (slot < count) near.push(scratch.keys[i], ids_.id_of(slot));
+    }
+    const bool products = options_.metric == Metric::kInnerProduct;
+    const float unit = options_.metric == Metric::kCosine ? 0.5f : 1.0f;
+    const auto& best = near.sort();
+    for (std::size_t i = 0; i < best.size(); ++i) {
+      ids[i] = best[i].id;
+      distances[i] = products ? best[i].key : std::max(0.0f, best[i].key * unit);
+    }
+    return;
+  }
+  if (search::has_integer_key(options_.metric, options_.storage)) {
+    measure<std::int32_t>(scratch, query, vector, how, ids, distances);
+  } else {
+    measure<float>(scratch, query, vector, how, ids, distances);
+  }
+}
+
+// Ranks the candidates by the rows: first those that look best, then those that the
+// error bound lets come before the k-th of them.
+template <class Key>
+void IvfIndex::measure(Scratch& scratch, const std::byte* query, const float* vector,
+                       const Search& how, std::int64_t* ids, float* distances) const {
+  constexpr auto kBlock = static_cast<std::uint32_t>(CodeLists::kBlock);
+  constexpr std::size_t kAhead = 4;
+  const CodeLists& lists = trained_->lists;
+  const std::size_t count = ids_.slots();
+  const std::size_t stride = row_stride();
+  const search::Canonical<Key> canonical(row_set(), query);
+  search::TopK<Key> near(how.k);
+  const auto take = [&](const std::vector<std::uint32_t>& slots) {
+    for (std::size_t i = 0; i < std::min(kAhead, slots.size()); ++i) {
+      prefetch_run(rows_.data() + slots[i] * stride, stride);
+    }
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      if (i + kAhead < slots.size()) {
+        prefetch_run(rows_.data() + slots[i + kAhead] * stride, stride);
+      }
+      Key key;
+      canonical.some(&slots[i], 1, &key);
+      near.push(key, ids_.id_of(slots[i]));
+    }
+  };
+  const std::size_t first = std::min(scratch.size, 2 * how.k + 6);
+  float limit = kInfinity;
+  if (first < scratch.size) {
+    limit = search::least_limit(scratch.keys.data(), scratch.size, first, first / 8);
+  }
+  scratch.slots.clear();
+  scratch.later.clear();
+  for (std::size_t i = 0; i < scratch.size; ++i) {
+    const std::uint32_t slot = lists.slot(scratch.places[i]);
+    if (slot >= count) continue;  // a damaged file
+    if (scratch.keys[i] <= limit) {
+      scratch.slots.push_back(slot);
+    } else {
+      scratch.later.push_back(static_cast<std::uint32_t>(i));
+    }
+  }
+  take(scratch.slots);
+  if (!scratch.later.empty()) {
+    scratch.slots.clear();
+    // In the estimates' terms.
+    const bool cosine = options_.metric == Metric::kCosine;
+    const float worst = near.full()
+                            ? static_cast<float>(near.limit()) * (cosine ? 2.0f : 1.0f)
+                            : kInfinity;
+    float length = 0;
+    if (options_.metric == Metric::kInnerProduct) {
+      kernels::active().float_squares[0](reinterpret_cast<const std::byte*>(vector), 0,
+                                         1, options_.dim, &length);
+      length = std::sqrt(length);
+    }
+    const float step = scratch.query.view().step;
+    const auto epsilon = static_cast<float>(how.epsilon);
+    for (const std::uint32_t i : scratch.later) {
+      const std::uint32_t place = scratch.places[i];
+      const float reach =
+          options_.metric == Metric::kInnerProduct
+              ? length
+              : std::sqrt(std::max(0.0f, scratch.probe_keys[scratch.origins[i]]));
+      const float scale =
+          trained_->codec.scale(lists.block(place / kBlock), place % kBlock);
+      const float error = epsilon * trained_->codec.error(scale, reach, step);
+      if (scratch.keys[i] - error > worst) continue;
+      scratch.slots.push_back(lists.slot(place));
+    }
+    take(scratch.slots);
+  }
+  const auto& best = near.sort();
+  for (std::size_t i = 0; i < best.size(); ++i) {
+    ids[i] = best[i].id;
+    distances[i] = search::Canonical<Key>::distance(best[i].key);
+  }
+}
+
+search::Ragged IvfIndex::search_radius(RowsView queries, double radius,
+                                       const storage::SlotSet* filter,
+                                       std::size_t threads, Monitor* monitor) const {
+  storage::check_rows(search::query_dtype(options_.dtype), queries, options_.dim,
+                      "queries");
+  const auto lock = lock_.read();
+  check_filter(filter);
+  if (!options_.keep_rows) {
+    throw InvalidArgument(
+        "the index holds codes without rows (storage='codes'); search_radius needs "
+        "rows");
+  }
+  search::RowSet set = row_set();
+  std::vector<std::uint32_t> slots;
+  if (filter != nullptr) {
+    slots = filter->slots();
+    set.count = slots.size();
+    slots.push_back(0);  // never null, even when nothing passes
+    set.slots = slots.data();
+  }
+  return search::search_within(set, queries, radius, threads, monitor);
+}
+
+std::vector<std::size_t> IvfIndex::list_sizes() const {
+  const auto lock = lock_.read();
+  std::vector<std::size_t> sizes;
+  if (trained_ == nullptr) return sizes;
+  for (std::size_t l = 0; l < trained_->lists.lists(); ++l) {
+    sizes.push_back(trained_->lists.size(l));
+  }
+  return sizes;
+}
+
+std::vector<float> IvfIndex::centroids() const {
+  const auto lock = lock_.read();
+  std::vector<float> result;
+  if (trained_ == nullptr) return result;
+  const MatrixView<float> view = trained_->coarse.centroids();
+  return {view.data, view.data + view.rows * view.cols};
+}
+
+IvfIndex::Memory IvfIndex::memory() const {
+  const auto lock = lock_.read();
+  Memory memory{};
+  if (trained_ != nullptr) {
+    memory.codes = trained_->lists.memory_bytes() + trained_->codec.memory_bytes();
+    // The centroids, and the same twice again packed for assigning.
+    memory.centroids =
+        3 * trained_->coarse.centroids().rows * options_.dim * sizeof(float);
+  }
+  memory.rows = rows_.capacity_bytes() + norms_.capacity_bytes();
+  memory.ids = ids_.memory_bytes() + places_.capacity() * sizeof(std::uint32_t);
+  return memory;
+}
+
+void IvfIndex::save_to(storage::FileWriter& writer) const {
+  // The writer borrows: the lock stays until it is done.
+  writer.keep(lock_.read());
+  writer.number("ivf.dim", options_.dim);
+  writer.text("ivf.metric", name_of(options_.metric));
+  writer.text("ivf.dtype", name_of(options_.dtype));
+  writer.text("ivf.storage", name_of(options_.storage));
+  writer.number("ivf.keep_rows", options_.keep_rows ? 1 : 0);
+  writer.number("ivf.codec", static_cast<std::uint64_t>(options_.codec));
+  writer.number("ivf.n_segments", options_.n_segments);
+  writer.number("ivf.n_lists", options_.n_lists);
+  writer.number("ivf.n_probe", options_.n_probe);
+  writer.number("ivf.n_iterations", options_.n_iterations);
+  writer.number("ivf.sample_limit", options_.sample_limit);
+  writer.number("ivf.seed", options_.seed);
+  writer.number("ivf.trained", trained_ != nullptr ? 1 : 0);
+  writer.number("ivf.count", ids_.slots());
+  ids_.save_to(writer);
+  if (trained_ == nullptr) return;
+  trained_->coarse.save_to(writer);
+  trained_->codec.save_to(writer);
+  trained_->lists.save_to(writer);
+  if (!options_.keep_rows) return;
+  writer.add("ivf.rows", rows_.bytes());
+  if (options_.metric == Metric::kCosine) writer.add("ivf.norms", norms_.bytes());
+}
+
+std::unique_ptr<IvfIndex> IvfIndex::load_from(const storage::FileReader& reader) {
+  IvfOptions options;
+  // Names and options that are refused throw InvalidArgument, which loading reports as
+  // a fault of the file.
+  options.dim = static_cast<std::size_t>(reader.number("ivf.dim", 1, (1u << 24) - 1));
+  options.metric = parse_metric(reader.text("ivf.metric"));
+  options.dtype = parse_dtype(reader.text("ivf.dtype"));
+  options.storage = parse_dtype(reader.text("ivf.storage"));
+  options.keep_rows = reader.number("ivf.keep_rows", 0, 1) == 1;
+  options.codec = static_cast<PieceCodec::Kind>(reader.number("ivf.codec", 0, 1));
+  options.n_segments =
+      static_cast<std::size_t>(reader.number("ivf.n_segments", 0, options.dim));
+  options.n_lists =
+      static_cast<std::size_t>(reader.number("ivf.n_lists", 0, kMaxLists));
+  options.n_probe =
+      static_cast<std::size_t>(reader.number("ivf.n_probe", 1, kMaxLists));
+  options.n_iterations =
+      static_cast<std::size_t>(reader.number("ivf.n_iterations", 0, 1u << 31));
+  options.sample_limit =
+      static_cast<std::size_t>(reader.number("ivf.sample_limit", 0, 1u << 31));
+  options.seed = reader.number("ivf.seed");
+  auto index = std::make_unique<IvfIndex>(options);
+  const auto count = static_cast<std::size_t>(
+      reader.number("ivf.count", 0, storage::IdMap::kMaxSlots));
+  const bool trained = reader.number("ivf.trained", 0, 1) == 1;
+  reader.require(trained || count == 0, "meta", "vectors without centroids");
+  index->ids_ = storage::IdMap::load_from(reader, count);
+  if (!trained) return index;
+  auto coarse = codec::KMeans::load_from(reader);
+  reader.require(coarse.trained() && coarse.dim() == options.dim, "centroids",
+                 "are not of the index's dimension");
+  auto codec = PieceCodec::load_from(reader, options.dim);
+  reader.require(
+      codec.options().kind == options.codec &&
+          codec.options().products == (options.metric == Metric::kInnerProduct) &&
+          (options.codec == PieceCodec::Kind::kRabitq ||
+           codec.options().segments == options.n_segments),
+      "meta", "codes do not fit the options");
+  auto lists = CodeLists::load_from(reader, coarse.centroids().rows,
+                                    codec.payload_bytes(), count);
+  index->trained_ = std::make_unique<Trained>(
+      Trained{std::move(coarse), std::move(codec), std::move(lists)});
+  if (!options.keep_rows) return index;
+  // dim is below 2^24 and count below 2^32: no product overflows.
+  index->rows_ = reader.array<std::byte>("ivf.rows", count * index->row_stride());
+  if (options.metric == Metric::kCosine) {
+    index->norms_ = reader.array<float>("ivf.norms", count);
+  }
+  return index;
+}
+
+}  // namespace annx::index

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// Inverted lists: rows are kept with the nearest of n_lists centroids, and a query
+// looks only at the lists of the n_probe centroids nearest to it (Jegou, Douze and
+// Schmid, 2011). A list is scanned by its codes (codec/piece_codec.h), 32 at a time;
+// the best k * rerank estimates are candidates, and those that the error bound of the
+// estimates cannot exclude are measured by the canonical distance of their rows.
+//
+// "cosine" clusters and codes rows of length 1 by l2. "ip" clusters by l2 and visits
+// lists in order of <q, c>.
+//
+// A search costs n_lists d for the centroids, n_probe / n_lists of the codes at d / 4
+// look-ups in registers each, and d a row measured.
+//
+// Thread-safe: searches and reads share a lock, changes take it alone. A change that
+// throws changes nothing.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "annx/base/matrix_view.h"
+#include "annx/base/parallel.h"
+#include "annx/base/rw_lock.h"
+#include "annx/codec/kmeans.h"
+#include "annx/codec/piece_codec.h"
+#include "annx/search/exact.h"
+#include "annx/storage/array.h"
+#include "annx/storage/code_lists.h"
+#include "annx/storage/file.h"
+#include "annx/storage/id_map.h"
+#include "annx/storage/slot_set.h"
+
+namespace annx::index {
+
+struct IvfOptions {
+  std::size_t dim = 0;
+  Metric metric = Metric::kL2;
+  DType dtype = DType::kFloat32;
+  // What rows are kept as; nothing is kept but codes unless keep_rows.
+  DType storage = DType::kFloat32;
+  bool keep_rows = true;
+  codec::PieceCodec::Kind codec = codec::PieceCodec::Kind::kRabitq;
+  std::size_t n_segments = 0;  // of kProduct
+  std::size_t n_lists = 0;     // 0: chosen when trained
+  std::size_t n_probe = 16;    // lists that a search looks at unless told otherwise
+  std::size_t n_iterations = 10;
+  std::size_t sample_limit = 256;  // rows a list to train on; 0: all
+  std::uint64_t seed = 0;
+};
+
+class IvfIndex {
+ public:
+  // Throws InvalidArgument.
+  explicit IvfIndex(const IvfOptions& options);
+  ~IvfIndex();
+
+  const IvfOptions& options() const { return options_; }
+  bool trained() const;
+  // 0 before training.
+  std::size_t n_lists() const;
+  std::size_t size() const;
+  // Grows with every change: what a SlotSet must agree with.
+  std::uint64_t version() const { return version_.load(std::memory_order_acquire); }
+
+  // Learns centroids and codes from rows (of `dtype`). Rows that are held already are
+  // coded anew; where only codes are kept there must be none.
+  void train(RowsView rows, std::size_t threads, Monitor* monitor);
+
+  // Throws NotTrained. Null `ids` asks for automatic ones; `out` gets the ids.
+  void add(RowsView rows, const std::int64_t* ids, std::int64_t* out,
+           std::size_t threads, Monitor* monitor);
+  // Replaces the rows of ids that are held, and adds the others.
+  void upsert(RowsView rows, const std::int64_t* ids);
+  // Throws UnknownId (or InvalidArgument at a repeated id) before removing any.
+  void remove(std::span<const std::int64_t> ids);
+
+  bool contains(std::int64_t id) const;
+  // Rows of `dtype`: as they are kept, or else as their codes tell.
+  void get(std::span<const std::int64_t> ids, std::byte* out) const;
+  // At most `room` ids in the order of storage; returns how many.
+  std::size_t ids(std::int64_t* out, std::size_t room) const;
+  storage::SlotSet slot_set(std::span<const std::int64_t> ids) const;
+
+  struct Search {
+    std::size_t k = 10;
+    std::size_t n_probe = 1;
+    // Candidates are the best k * rerank estimates; 0: estimates are the result.
+    double rerank = 10;
+    // How many standard deviations of an estimate's error a candidate is given.
+    double epsilon = 1.9;
+  };
+  // Queries are of `dtype`, or float32 where that is a float type. Padded with -1 and
+  // +inf.
+  void search(RowsView queries, const Search& how, const storage::SlotSet* filter,
+              std::size_t threads, Monitor* monitor, std::int64_t* ids,
+              float* distances) const;
+  // By the rows alone, so exact. Throws InvalidArgument where they are not kept.
+  search::Ragged search_radius(RowsView queries, double radius,
+                               const storage::SlotSet* filter, std::size_t threads,
+                               Monitor* monitor) const;
+
+  // Rows in each list.
+  std::vector<std::size_t> list_sizes() const;
+  // [n_lists][dim], empty before training.
+  std::vector<float> centroids() const;
+
+  struct Memory {
+    std::size_t codes;
+    std::size_t rows;
+    std::size_t centroids;
+    std::size_t ids;
+  };
+  Memory memory() const;
+
+  void save_to(storage::FileWriter& writer) const;
+  static std::unique_ptr<IvfIndex> load_from(const storage::FileReader& reader);
+
+ private:
+  struct Scratch;
+  class Lease;
+  struct Trained;
+
+  search::RowSet row_set() const;
+  std::size_t row_stride() const { return row_bytes(options_.storage, options_.dim); }
+  void widen(const std::byte* row, DType dtype, float* out) const;
+  void keep(std::uint32_t slot, const std::byte* row);
+  void resize_rows(std::size_t count);
+  void code(Trained& to, RowsView rows, DType dtype, const std::uint32_t* slots,
+            std::size_t first, std::vector<std::uint32_t>* places, std::size_t threads,
+            Monitor* monitor) const;
+  void locate() const;
+  void unlink(std::uint32_t place);
+  void require_trained() const;
+  void check_filter(const storage::SlotSet* filter) const;
+  void search_one(Scratch& scratch, const std::byte* query, const float* vector,
+                  const Search& how, const storage::SlotSet* filter, std::int64_t* ids,
+                  float* distances) const;
+  template <class Key>
+  void measure(Scratch& scratch, const std::byte* query, const float* vector,
+               const Search& how, std::int64_t* ids, float* distances) const;
+
+  // What training learns, and the lists that depend on it.
+  struct Trained {
+    codec::KMeans coarse;
+    codec::PieceCodec codec;
+    storage::CodeLists lists;
+  };
+
+  IvfOptions options_;
+  std::unique_ptr<Trained> trained_;
+  storage::Array<std::byte> rows_;
+  storage::Array<float> norms_;  // cosine with rows only
+  storage::IdMap ids_;
+  // [slot] place; made when first needed, empty until then.
+  mutable std::vector<std::uint32_t> places_;
+  mutable std::mutex places_mutex_;
+  std::atomic<std::uint64_t> version_{0};
+  mutable RwLock lock_;
+  mutable std::vector<std::unique_ptr<Scratch>> scratch_;
+  mutable std::mutex scratch_mutex_;
+};
+
+}  // namespace annx::index

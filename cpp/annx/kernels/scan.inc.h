@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+// Scanning inverted lists of 4-bit pieces, written once over piece_sums, V, Lanes and
+// LoadF16 of simd_*.h: 32 codes at a time, one byte shuffle a piece (Andre, Kermarrec
+// and Le Scouarnec, "Cache locality is not enough", 2015).
+
+namespace annx::kernels::ANNX_ISA_NS {
+namespace {
+
+// The least of all lanes, in each of them.
+ANNX_INLINE Lanes least_everywhere(Lanes a) {
+  ANNX_UNROLL
+  for (std::size_t h = 1; h < kTileLanes; h *= 2) a = lanes_min(a, lanes_partner(a, h));
+  return a;
+}
+ANNX_INLINE Lanes most_everywhere(Lanes a) {
+  ANNX_UNROLL
+  for (std::size_t h = 1; h < kTileLanes; h *= 2) a = lanes_max(a, lanes_partner(a, h));
+  return a;
+}
+
+void scan_tables(const float* coordinates, const float* books,
+                 const std::uint8_t* widths, std::size_t parts, float* sums,
+                 std::uint8_t* out, float* step, float* bias) {
+  constexpr std::size_t kRegisters = kLinkLevels / kTileLanes;
+  Lanes widest = lanes_set(0.0f);
+  float least_sum = 0;
+  for (std::size_t p = 0; p < parts; ++p) {
+    Lanes t[kRegisters];
+    ANNX_UNROLL
+    for (std::size_t r = 0; r < kRegisters; ++r) t[r] = lanes_set(0.0f);
+    for (std::size_t k = 0; k < widths[p]; ++k) {
+      const Lanes x = lanes_set(*coordinates++);
+      ANNX_UNROLL
+      for (std::size_t r = 0; r < kRegisters; ++r) {
+        t[r] = lanes_fma(x, lanes_load(books + r * kTileLanes), t[r]);
+      }
+      books += kLinkLevels;
+    }
+    Lanes least = t[0];
+    Lanes most = t[0];
+    ANNX_UNROLL
+    for (std::size_t r = 1; r < kRegisters; ++r) {
+      least = lanes_min(least, t[r]);
+      most = lanes_max(most, t[r]);
+    }
+    least = least_everywhere(least);
+    most = most_everywhere(most);
+    ANNX_UNROLL
+    for (std::size_t r = 0; r < kRegisters; ++r) {
+      lanes_store(sums + p * kLinkLevels + r * kTileLanes, lanes_sub(t[r], least));
+    }
+    float first[kTileLanes];
+    lanes_store(first, least);
+    least_sum += first[0];
+    widest = lanes_max(widest, lanes_sub(most, least));
+  }
+  float range[kTileLanes];
+  lanes_store(range, widest);
+  *bias = least_sum;
+  *step = range[0] / 127;
+  const float scale = range[0] > 0 ? 127 / range[0] : 0;
+  for (std::size_t i = 0; i < parts * kLinkLevels; ++i) {
+    out[i] = static_cast<std::uint8_t>(static_cast<int>(sums[i] * scale + 0.5f));
+  }
+}
+
+// Sums of more parts than fit 16 bits go in portions.
+ANNX_INLINE void block_sums(const std::uint8_t* codes, std::size_t parts,
+                            const std::uint8_t* tables, std::int32_t* sums) {
+  if (parts <= kMaxLinkParts) {
+    piece_sums(codes, parts, tables, sums);
+    return;
+  }
+  for (std::size_t i = 0; i < kPieceGroup; ++i) sums[i] = 0;
+  for (std::size_t p = 0; p < parts; p += kMaxLinkParts) {
+    const std::size_t n = parts - p < kMaxLinkParts ? parts - p : kMaxLinkParts;
+    std::int32_t some[kPieceGroup];
+    piece_sums(codes + p / 2 * kPieceGroup, n, tables + p * kLinkLevels, some);
+    for (std::size_t i = 0; i < kPieceGroup; ++i) sums[i] += some[i];
+  }
+}
+
+// Blocks that are looked at together.
+inline constexpr std::size_t kTogether = 2;
+
+// What of a scan is the same for all blocks.
+struct Scan {
+  V step;
+  V bias;
+  Lanes below;  // in the unit of the offsets, so that only what passes is converted
+  float base;
+  float unit;
+  float* keys;
+  std::uint32_t* places;
+  std::size_t found;
+};
+
+// Writes those of a block's first `count` codes that pass.
+ANNX_INLINE void take_block(Scan& scan, const std::int32_t* sums,
+                            const std::byte* offsets, std::size_t count,
+                            std::uint32_t first) {
+  const std::byte* scales = offsets + 2 * kPieceGroup;
+  float terms[kPieceGroup];
+  ANNX_UNROLL
+  for (std::size_t i = 0; i < kPieceGroup; i += kWidth) {
+    const V dot = v_fma(v_numbers(sums + i), scan.step, scan.bias);
+    v_store(terms + i,
+            v_fma(dot, LoadF16::full(scales + 2 * i), LoadF16::full(offsets + 2 * i)));
+  }
+  std::uint32_t passed = 0;
+  ANNX_UNROLL
+  for (std::size_t i = 0; i < kPieceGroup; i += kTileLanes) {
+    passed |= less_bits(lanes_less(lanes_load(terms + i), scan.below)) << i;
+  }
+  if (count < kPieceGroup) passed &= (std::uint32_t{1} << count) - 1;
+  for (std::uint32_t i = 0; passed != 0; ++i, passed >>= 1) {
+    if ((passed & 0xFFu) == 0) {
+      passed >>= 7;
+      i += 7;
+      continue;
+    }
+    scan.keys[scan.found] = scan.base + scan.unit * terms[i];
+    scan.places[scan.found] = first + i;
+    scan.found += passed & 1u;
+  }
+}
+
+std::size_t scan_blocks(const ScanQuery& query, const std::byte* blocks,
+                        std::size_t stride, std::size_t count, float base, float limit,
+                        std::uint32_t first, float* keys, std::uint32_t* places) {
+  const std::size_t code_bytes = query.parts / 2 * kPieceGroup;
+  Scan scan{v_set(query.step),
+            v_set(query.bias),
+            lanes_set((limit - base) / query.unit),
+            base,
+            query.unit,
+            keys,
+            places,
+            0};
+  std::size_t at = 0;
+  if (query.parts <= kMaxLinkParts) {
+    for (; at + kPieceGroup < count; at += kTogether * kPieceGroup) {
+      std::int32_t sums[kTogether * kPieceGroup];
+      piece_sums_pair(reinterpret_cast<const std::uint8_t*>(blocks), stride,
+                      query.parts, query.tables, sums);
+      for (std::size_t g = 0; g < kTogether; ++g, blocks += stride) {
+        const std::size_t begin = at + g * kPieceGroup;
+        take_block(scan, sums + g * kPieceGroup, blocks + code_bytes, count - begin,
+                   first + static_cast<std::uint32_t>(begin));
+      }
+    }
+  }
+  for (; at < count; at += kPieceGroup, blocks += stride) {
+    std::int32_t sums[kPieceGroup];
+    block_sums(reinterpret_cast<const std::uint8_t*>(blocks), query.parts, query.tables,
+               sums);
+    take_block(scan, sums, blocks + code_bytes, count - at,
+               first + static_cast<std::uint32_t>(at));
+  }
+  return scan.found;
+}
+
+}  // namespace
+}  // namespace annx::kernels::ANNX_ISA_NS

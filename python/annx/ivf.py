@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inverted lists of short codes, ranked again with the vectors themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annx import _core
+from annx._index import Progress, ScannedIndex
+from annx._validate import (
+    as_ids,
+    as_queries,
+    as_rows,
+    check_choice,
+    check_dim,
+    check_int,
+    check_k,
+    check_progress,
+    check_real,
+    check_threads,
+    query_dtype,
+)
+from annx.io import register
+from annx.results import RadiusResult, SearchResult
+
+__all__ = ["IVFIndex"]
+
+_DTYPES = ("float32", "float16", "bfloat16", "int8", "uint8")
+_CODECS = ("rabitq", "pq4")
+
+
+@register("ivf")
+class IVFIndex(ScannedIndex):
+    """Vectors in lists around centroids; a query looks at the nearest lists only.
+
+    Parameters
+    ----------
+    dim : int
+    metric : {"l2", "ip", "cosine"}, default "l2"
+    dtype : {"float32", "float16", "bfloat16", "int8", "uint8"}
+        What goes in. Queries are float32 over float vectors, and otherwise of the same
+        type.
+    storage : {None, "float32", "float16", "bfloat16", "codes"}, default None
+        What is kept beside the codes, to rank the best candidates by. None: the vectors
+        as they are. A 16-bit type (for float32 vectors): half the bytes, and `get` and
+        distances are of the rounded vectors. ``"codes"``: nothing, so distances are
+        estimates and `get` returns what the codes stand for.
+    codec : {"rabitq", "pq4"}, default "rabitq"
+        How the difference of a vector and its list's centroid is coded. ``"rabitq"``: a
+        bit a dimension after a random rotation. ``"pq4"``: 4 bits a segment, by trained
+        codebooks.
+    n_lists : int or None
+        None: twice the square root of the number of vectors that `train` gets, but no
+        more than one for 39 of them.
+    n_segments : int or None
+        Of ``"pq4"``, from 1 to `dim`; None: one for every 2 dimensions.
+    n_iterations : int, default 10
+        Of k-means, for the centroids.
+    max_points_per_list : int or None, default 256
+        Train on at most so many vectors for each list.
+    n_probe : int, default 16
+        Lists that a search looks at unless told otherwise.
+    seed : int, default 0
+        Of everything drawn at random; the index depends on nothing else but the data.
+
+    Notes
+    -----
+    Memory: ``dim / 8`` bytes a vector for ``"rabitq"``, ``n_segments / 2`` for
+    ``"pq4"``, 8 more a vector, the vectors themselves as `storage` says, and 12 bytes a
+    dimension and list. A list wastes less than 32 codes.
+
+    An estimated distance uses one table a query, rounded to 7 bits an entry, and is
+    unbiased over the random rotation: its error is below ``epsilon |q - c| f t /
+    sqrt(dim - 1)`` (f t being what is left of the vector across its code) but for a
+    share of about ``exp(-epsilon**2 / 2)``, and below half a table's step for every 4
+    dimensions from rounding. Candidates are the best ``k * rerank`` estimates; those
+    whose estimate less the bound is nearer than the k-th best so far are measured with
+    the canonical distance.
+
+    References
+    ----------
+    Jegou, Douze and Schmid, "Product quantization for nearest neighbor search", 2011.
+    Andre, Kermarrec and Le Scouarnec, "Cache locality is not enough", 2015.
+    Gao and Long, "RaBitQ", 2024.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import annx
+    >>> vectors = np.random.default_rng(0).standard_normal((2000, 16)).astype("f4")
+    >>> index = annx.IVFIndex(16, n_lists=20).train(vectors)
+    >>> ids = index.add(vectors)
+    >>> found = index.search(vectors[:3], k=5, n_probe=4)
+    >>> found.ids[:, 0].tolist(), found.distances[:, 0].tolist()
+    ([0, 1, 2], [0.0, 0.0, 0.0])
+    """
+
+    _native_type = _core.IVFIndex
+
+    def __init__(
+        self,
+        dim: int,
+        metric: str = "l2",
+        dtype: str = "float32",
+        *,
+        storage: str | None = None,
+        codec: str = "rabitq",
+        n_lists: int | None = None,
+        n_segments: int | None = None,
+        n_iterations: int = 10,
+        max_points_per_list: int | None = 256,
+        n_probe: int = 16,
+        seed: int = 0,
+    ) -> None:
+        check_choice(dtype, name="dtype", choices=_DTYPES)
+        dim = check_dim(dim, dtype)
+        check_choice(codec, name="codec", choices=_CODECS)
+        if storage is None:
+            storage = dtype
+        kept: tuple[str, ...] = (dtype, "codes")
+        if dtype == "float32":
+            kept = ("float32", "float16", "bfloat16", "codes")
+        check_choice(storage, name="storage", choices=kept)
+        if n_segments is None:
+            n_segments = (dim + 1) // 2
+        elif codec != "pq4":
+            raise ValueError(
+                f"n_segments is {n_segments}; only codec='pq4' has segments, and codec "
+                f"is {codec!r}"
+            )
+        limit = 0
+        if max_points_per_list is not None:
+            limit = check_int(
+                max_points_per_list, name="max_points_per_list", low=1, high=2**31
+            )
+        lists = 0
+        if n_lists is not None:
+            lists = check_int(n_lists, name="n_lists", low=1, high=2**24)
+        self._native = _core.IVFIndex(
+            {
+                "dim": dim,
+                "metric": check_choice(
+                    metric, name="metric", choices=("l2", "ip", "cosine")
+                ),
+                "dtype": dtype,
+                "storage": dtype if storage == "codes" else storage,
+                "keep_rows": storage != "codes",
+                "pq": codec == "pq4",
+                "n_segments": check_int(n_segments, name="n_segments", low=1, high=dim),
+                "n_lists": lists,
+                "n_iterations": check_int(
+                    n_iterations, name="n_iterations", low=0, high=2**31
+                ),
+                "sample_limit": limit,
+                "n_probe": check_int(n_probe, name="n_probe", low=1, high=2**24),
+                "seed": check_int(seed, name="seed", low=0, high=2**64 - 1),
+            }
+        )
+
+    @classmethod
+    def build(
+        cls,
+        vectors: Any,
+        metric: str = "l2",
+        dtype: str = "float32",
+        *,
+        ids: Any = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> IVFIndex:
+        """Train on vectors, (n, dim), and add them; `options` as for the class."""
+        rows = as_rows(vectors, name="vectors", dim=None, dtype=dtype)
+        index = cls(rows.shape[1], metric, dtype, **options)
+        index.train(rows, threads=threads, progress=progress)
+        index.add(rows, ids, threads=threads, progress=progress)
+        return index
+
+    @property
+    def trained(self) -> bool:
+        """Whether there are centroids."""
+        return bool(self._native.trained)
+
+    @property
+    def n_lists(self) -> int:
+        """How many lists; 0 before `train`."""
+        return int(self._native.n_lists)
+
+    @property
+    def n_probe(self) -> int:
+        """Lists that a search looks at unless told otherwise."""
+        return int(self._native.options["n_probe"])
+
+    @property
+    def codec(self) -> str:
+        """How vectors are coded."""
+        return "pq4" if self._native.options["pq"] else "rabitq"
+
+    @property
+    def storage(self) -> str:
+        """What is kept beside the codes."""
+        return str(self._native.options["storage"])
+
+    @property
+    def list_sizes(self) -> NDArray[np.int64]:
+        """Vectors in each list, shape (n_lists,)."""
+        return np.array(self._native.list_sizes(), np.int64)
+
+    @property
+    def centroids(self) -> NDArray[np.float32]:
+        """The centroids of the lists, shape (n_lists, dim): a copy."""
+        found: NDArray[np.float32] = self._native.centroids()
+        return found
+
+    def train(
+        self,
+        vectors: Any,
+        *,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> IVFIndex:
+        """Learn centroids and codes; vectors held already are coded anew.
+
+        Parameters
+        ----------
+        vectors : array_like, shape (n, dim)
+            At least 16, and one for each list.
+        threads : int, optional
+            All cores unless given. The result does not depend on it.
+        progress : callable, optional
+            Called with (done, total) now and then, anew for each step. Whatever it
+            raises, and Ctrl-C, stops the training and leaves the index as it was.
+
+        Returns
+        -------
+        IVFIndex
+            This index.
+
+        Raises
+        ------
+        ValueError
+            Too few vectors; or the index holds codes alone, which cannot be coded anew.
+        """
+        rows = as_rows(vectors, name="vectors", dim=self.dim, dtype=self.dtype)
+        self._native.train(rows, check_threads(threads), check_progress(progress))
+        return self
+
+    def add(
+        self,
+        vectors: Any,
+        ids: Any = None,
+        *,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> NDArray[np.int64]:
+        """Add vectors; all of them or, if it raises, none.
+
+        Parameters
+        ----------
+        vectors : array_like, shape (n, dim)
+        ids : array_like of int, shape (n,), optional
+            Unique, >= 0 and not yet in the index. Otherwise ids go on from the highest
+            ever used, beginning with 0.
+        threads, progress : optional
+            As for `train`.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+            The ids.
+
+        Raises
+        ------
+        NotTrainedError
+            Before `train`.
+        """
+        rows = as_rows(vectors, name="vectors", dim=self.dim, dtype=self.dtype)
+        given = None if ids is None else as_ids(ids, count=rows.shape[0])
+        result: NDArray[np.int64] = self._native.add(
+            rows, given, check_threads(threads), check_progress(progress)
+        )
+        return result
+
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        n_probe: int | None = None,
+        rerank: float = 10,
+        epsilon: float = 1.9,
+        filter: Any = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> SearchResult:
+        """Find about the k nearest vectors of each query.
+
+        Parameters
+        ----------
+        queries : array_like, shape (n, dim) or (dim,)
+        k : int, default 10
+            More than there are is no error.
+        n_probe : int, optional
+            Lists to look at; more than there are means all. With a filter more lists
+            are looked at until k vectors are found.
+        rerank : float, default 10
+            The best ``k * rerank`` estimates are candidates (about: an eighth more may
+            be). 0: the order and the distances are those of the estimates.
+        epsilon : float, default 1.9
+            Candidates that are not near even if their estimate is too large by this
+            many times its expected error are not measured. Larger: measure more.
+        filter : IdSet or array_like of int, optional
+            Search only among these ids; see `id_set`. Small sets are searched exactly.
+        threads : int, optional
+            One for a single query and all cores otherwise, unless given. The result
+            does not depend on it.
+        progress : callable, optional
+            Called with (queries done, queries) now and then.
+
+        Returns
+        -------
+        SearchResult
+            Ids and distances, (n, k) or (k,), nearest first, ties by id; padded with
+            -1 and +inf.
+        """
+        found: SearchResult | None = self._native.search_single(
+            queries,
+            k,
+            n_probe,
+            threads,
+            SearchResult,
+            rerank,
+            epsilon,
+            filter,
+            progress,
+        )
+        if found is not None:
+            return found
+        dim, metric, dtype = self._known()
+        rows, single = as_queries(
+            queries, dim=dim, dtype=query_dtype(dtype), check=False
+        )
+        if n_probe is None:
+            n_probe = self.n_probe
+        ids, distances = self._native.search(
+            rows,
+            check_k(k),
+            check_int(n_probe, name="n_probe", low=1),
+            check_real(rerank, name="rerank", low=0.0),
+            check_real(epsilon, name="epsilon", low=0.0),
+            self._filter(filter),
+            check_threads(threads, rows.shape[0]),
+            check_progress(progress),
+        )
+        if single:
+            return SearchResult(ids[0], distances[0], metric)
+        return SearchResult(ids, distances, metric)
+
+    def search_radius(
+        self,
+        queries: Any,
+        radius: float,
+        *,
+        filter: Any = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> RadiusResult:
+        """Find everything within a radius, by the vectors: exact, O(n dim) a query.
+
+        As `FlatIndex.search_radius`.
+
+        Raises
+        ------
+        ValueError
+            The index keeps codes alone (``storage="codes"``).
+        """
+        return super().search_radius(
+            queries, radius, filter=filter, threads=threads, progress=progress
+        )
+
+    def stats(self) -> dict[str, Any]:
+        """Return facts about the index, by name."""
+        sizes = self.list_sizes
+        return {
+            **super().stats(),
+            "codec": self.codec,
+            "storage": self.storage,
+            "n_lists": self.n_lists,
+            "longest_list": int(sizes.max(initial=0)),
+        }

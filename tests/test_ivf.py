@@ -1,0 +1,472 @@
+# SPDX-License-Identifier: Apache-2.0
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import annx
+import strategies as own
+from annx import reference
+
+METRICS = ("l2", "ip", "cosine")
+CODECS = ("rabitq", "pq4")
+DTYPES = ("float32", "float16", "int8", "uint8")
+
+
+def data(n=1500, dim=20, seed=0):
+    """Rows in clumps, away from the origin, as inverted files meet them."""
+    rng = np.random.default_rng(seed)
+    middles = np.random.default_rng(7).standard_normal((12, dim)) * 2 + 1
+    return (middles[rng.integers(0, 12, n)] + rng.standard_normal((n, dim))).astype(
+        np.float32
+    )
+
+
+def built(metric="l2", n=1500, dim=20, **options):
+    x = data(n, dim)
+    options = {"n_lists": 12, "n_iterations": 4, **options}
+    return annx.IVFIndex.build(x, metric, **options), x
+
+
+def recall(found, truth):
+    hits = [len(set(a) & set(b)) for a, b in zip(found, truth, strict=True)]
+    return np.mean(hits) / truth.shape[1]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("metric", METRICS)
+def test_everything_probed_and_measured_is_exact(metric, codec):
+    index, x = built(metric, codec=codec)
+    q = data(20, seed=1)
+    ids, distances = index.search(q, 10, n_probe=12, rerank=150, epsilon=99)
+    exact = annx.exact_search(q, x, 10, metric=metric)
+    assert np.array_equal(ids, exact.ids)
+    assert np.array_equal(distances, exact.distances)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("metric", METRICS)
+def test_recall_rises_with_effort(metric, codec):
+    index, x = built(metric, codec=codec, n_lists=30)
+    q = data(100, seed=1)
+    truth = annx.exact_search(q, x, 10, metric=metric).ids
+    by_probes = [
+        recall(index.search(q, 10, n_probe=p, rerank=150, epsilon=99).ids, truth)
+        for p in (1, 3, 9, 30)
+    ]
+    assert by_probes == sorted(by_probes)
+    assert by_probes[-1] == 1
+    by_rank = [
+        recall(index.search(q, 10, n_probe=30, rerank=r).ids, truth)
+        for r in (0, 1, 5, 25)
+    ]
+    assert by_rank == sorted(by_rank)
+    assert by_rank[-1] > 0.9
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("metric", METRICS)
+def test_distances_found_are_canonical(metric, codec):
+    index, x = built(metric, codec=codec)
+    q = data(30, seed=1)
+    ids, distances = index.search(q, 5, n_probe=3)
+    exact = annx.pairwise_distances(q, x, metric=metric)
+    assert np.array_equal(distances, np.take_along_axis(exact, ids, 1))
+
+
+def rounding_bound(twin, q, deviations):
+    """How far rounded tables and float16 may put estimates off.
+
+    Half a step for each of a code's pieces, the step being a 127th of the widest range
+    of a piece's terms.
+    """
+    rotated = twin._pieces.rotate(twin._prepared(q).astype(np.float64))
+    if twin.metric != "ip":
+        mean = twin._prepared(twin.get(twin.ids)).astype(np.float64).mean(axis=0)
+        rotated = rotated - twin._pieces.rotate(mean[None])
+    starts = twin._pieces.starts
+    bounds = []
+    for row in rotated:
+        ranges = [
+            np.ptp(book @ row[starts[p] : starts[p + 1]])
+            for p, book in enumerate(twin._pieces.books)
+        ]
+        bounds.append(len(ranges) * max(ranges) / 127 / 2)
+    return np.array(bounds)[:, None]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dim", [3, 20, 37])
+def test_estimates_equal_reference_within_the_bound(metric, codec, dim):
+    x = data(400, dim)
+    options = {"codec": codec, "n_lists": 5, "n_iterations": 3, "n_probe": 5}
+    native = annx.IVFIndex.build(x, metric, **options)
+    twin = reference.IVFIndex.build(x, metric, **options)
+    assert np.allclose(native.centroids, twin.centroids, rtol=1e-4, atol=1e-5)
+    assert np.array_equal(native.list_sizes, twin.list_sizes)
+    q = data(8, dim, seed=1)
+    ids, ours = native.search(q, 400, rerank=0)
+    stored, theirs, deviations = twin.estimates(q)
+    theirs = np.take_along_axis(theirs, ids, 1)
+    if metric != "ip":
+        theirs = np.maximum(theirs, 0)
+    _, factors, _ = twin._pieces.encode(
+        twin._prepared(x) - twin.centroids[twin._cells(x)]
+    )
+    scale = {"l2": 2, "ip": 1, "cosine": 1}[metric]
+    rounding = scale * factors[ids] * rounding_bound(twin, q, deviations)
+    # Offsets and scales have 11 bits.
+    half = 2.0**-10 * (np.abs(theirs) + 4 * np.abs(theirs).max())
+    off = np.abs(ours - theirs)
+    # A code differs only where two levels are nearly equally near.
+    assert (off <= rounding + half).mean() > 0.999
+    assert np.array_equal(np.sort(ids, axis=1), np.tile(stored, (8, 1)))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_rabitq_is_unbiased_within_its_bound(metric):
+    dim, n, rotations = 48, 64, 60
+    x, q = data(n, dim), data(1, dim, seed=1)
+    exact = annx.pairwise_distances(q, x, metric=metric)[0].astype(np.float64)
+    errors, deviations = [], []
+    for seed in range(rotations):
+        options = {"n_lists": 1, "n_iterations": 1, "seed": seed}
+        index = annx.IVFIndex.build(x, metric, **options)
+        ids, found = index.search(q, n, rerank=0)
+        errors.append(found[0][np.argsort(ids[0])] - exact)
+        twin = reference.IVFIndex.build(x, metric, **options)
+        deviations.append(twin.estimates(q)[2][0])
+    share = np.array(errors) / np.array(deviations)
+    # The mean over rotations, in standard errors of that mean; tables add a little.
+    mean = share.mean(axis=0) * np.sqrt(rotations)
+    assert np.abs(mean).mean() < 1.2
+    assert abs(share.mean()) < 0.1
+    for epsilon in (1.0, 1.9, 3.0):
+        assert (np.abs(share) > epsilon).mean() <= np.exp(-(epsilon**2) / 2)
+    # The bound is not idle either.
+    assert share.std() > 0.7
+
+
+@given(
+    own.seeds,
+    st.integers(1, 40),
+    st.sampled_from(METRICS),
+    st.sampled_from((1, 4)),
+    st.sampled_from(CODECS),
+)
+def test_all_candidates_equal_reference(seed, k, metric, n_probe, codec):
+    x = own.make_rows(seed, 60, 6, kind="integer")
+    options = {"n_lists": 4, "n_iterations": 0, "codec": codec, "seed": seed}
+    native = annx.IVFIndex.build(x, metric, **options)
+    twin = reference.IVFIndex.build(x, metric, **options)
+    how = {"n_probe": n_probe, "rerank": 60, "epsilon": 99}
+    ours = native.search(x[:5], k, **how)
+    theirs = twin.search(x[:5], k, **how)
+    if metric == "cosine" and n_probe < 4:
+        return  # centroids of directions are no whole numbers
+    assert np.array_equal(ours.ids >= 0, theirs[0] >= 0)
+    assert np.allclose(ours.distances, theirs[1], atol=1e-6)
+    if metric != "cosine":
+        assert np.array_equal(ours.ids, theirs[0])
+    chosen = np.random.default_rng(seed).choice(60, 30, replace=False)
+    kept = native.search(x[:5], k, filter=chosen, **how)
+    assert set(kept.ids.ravel()) <= {*chosen.tolist(), -1}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", METRICS)
+def test_types_are_searched_as_they_are(metric, dtype):
+    x = data(600, 12) * 8
+    if dtype in ("int8", "uint8"):
+        x = np.clip(np.round(x), 0, 100)
+    x = x.astype(dtype)
+    q = x[:10].astype(np.float32) if dtype == "float16" else x[:10]
+    index = annx.IVFIndex.build(x, metric, dtype, n_lists=8)
+    exact = annx.exact_search(q, x, 5, metric=metric, dtype=dtype)
+    found = index.search(q, 5, n_probe=8, rerank=200, epsilon=99)
+    assert np.array_equal(found.ids, exact.ids)
+    assert np.array_equal(found.distances, exact.distances)
+    assert np.array_equal(index.get([5, 3]), x[[5, 3]])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_half_precision_storage_ranks_rounded_vectors(metric):
+    index, x = built(metric, storage="float16")
+    rounded = x.astype(np.float16).astype(np.float32)
+    q = data(20, seed=1)
+    found = index.search(q, 5, n_probe=12, rerank=300, epsilon=99)
+    exact = annx.exact_search(q, x.astype(np.float16), 5, metric=metric)
+    assert np.array_equal(found.ids, exact.ids)
+    assert np.array_equal(found.distances, exact.distances)
+    assert np.array_equal(index.get([7]), rounded[[7]])
+    whole = built(metric)[0]
+    assert index.memory_usage()["rows"] < 0.6 * whole.memory_usage()["rows"]
+    with pytest.raises(ValueError, match="float16"):
+        index.add(np.full((1, 20), 1e5))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("metric", METRICS)
+def test_codes_alone_give_estimates(metric, codec):
+    index, x = built(metric, codec=codec, storage="codes")
+    whole, _ = built(metric, codec=codec)
+    q = data(20, seed=1)
+    ours, theirs = index.search(q, 5), whole.search(q, 5, rerank=0)
+    assert np.array_equal(ours.ids, theirs.ids)
+    assert np.array_equal(ours.distances, theirs.distances)
+    assert index.memory_usage()["rows"] == 0
+    decoded = index.get(np.arange(100))
+    unit = x[:100]
+    if metric == "cosine":
+        unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    centroids = index.centroids[
+        ((unit[:, None] - index.centroids) ** 2).sum(-1).argmin(1)
+    ]
+    left = ((unit - decoded) ** 2).sum() / ((unit - centroids) ** 2).sum()
+    assert left < (0.9 if codec == "rabitq" else 0.4)
+    with pytest.raises(ValueError, match="rows"):
+        index.search_radius(q, 1.0)
+    with pytest.raises(ValueError, match="anew"):
+        index.train(x)
+
+
+def test_results_do_not_depend_on_threads_or_batches():
+    index, x = built()
+    q = data(50, seed=2)
+    one, many = (index.search(q, 5, n_probe=4, threads=t) for t in (1, 3))
+    single = [index.search(row, 5, n_probe=4) for row in q]
+    assert np.array_equal(one.ids, many.ids)
+    assert np.array_equal(one.distances, many.distances)
+    assert np.array_equal(one.ids, [s.ids for s in single])
+    assert np.array_equal(one.distances, [s.distances for s in single])
+    again = annx.IVFIndex(20, n_lists=12, n_iterations=4)
+    again.train(x, threads=3)
+    again.add(x, threads=3)
+    assert pickle.dumps(again) == pickle.dumps(index)
+
+
+def test_adding_in_parts_finds_the_same():
+    whole, x = built()
+    parts = annx.IVFIndex(20, n_lists=12, n_iterations=4).train(x)
+    for at in range(0, 1500, 70):
+        parts.add(x[at : at + 70])
+    q = data(30, seed=1)
+    a, b = (
+        index.search(q, 10, n_probe=5, rerank=80, epsilon=99)
+        for index in (whole, parts)
+    )
+    assert np.array_equal(a.ids, b.ids)
+    assert np.array_equal(a.distances, b.distances)
+    assert np.array_equal(whole.list_sizes, parts.list_sizes)
+
+
+@pytest.mark.parametrize("storage", [None, "codes"])
+def test_changes_and_reads_agree(storage):
+    index, x = built(storage=storage)
+    index.remove(np.arange(0, 1500, 2))
+    assert len(index) == 750
+    assert index.list_sizes.sum() == 750
+    assert 2 not in index
+    assert 3 in index
+    found = index.search(x[:50], 5, n_probe=12, rerank=20).ids
+    assert (found % 2 == 1).all()
+    index.upsert(x[[0, 1]] + 9, [3, 5000])
+    assert len(index) == index.list_sizes.sum() == 751
+    assert index.search(x[0] + 9, 1, n_probe=12).ids.tolist() == [3]
+    assert index.search(x[1] + 9, 1, n_probe=12).ids.tolist() == [5000]
+    if storage is None:
+        assert np.array_equal(index.get([3, 7]), [x[0] + 9, x[7]])
+    assert index.add(x[:1]).tolist() == [5001]
+    with pytest.raises(KeyError):
+        index.remove([1, 2])
+    assert 1 in index
+    with pytest.raises(ValueError, match="ids"):
+        index.add(x[:2], [9001, 1])
+    assert 9001 not in index
+    index.remove(index.ids)
+    assert len(index) == 0
+    assert index.search(x[:2], 2).ids.tolist() == [[-1, -1]] * 2
+    assert index.add(x[:3]).tolist() == [5002, 5003, 5004]
+
+
+@given(own.seeds)
+def test_any_changes_leave_what_a_dictionary_has(seed):
+    rng = np.random.default_rng(seed)
+    index = annx.IVFIndex(5, n_lists=3).train(data(60, 5))
+    known = {}
+    for _ in range(12):
+        rows = data(int(rng.integers(1, 40)), 5, seed=int(rng.integers(1 << 30)))
+        kind = rng.integers(3)
+        if kind == 0:
+            known.update(zip(index.add(rows).tolist(), rows, strict=True))
+        elif kind == 1:
+            ids = rng.choice(300, len(rows), replace=False)
+            index.upsert(rows, ids)
+            known.update(zip(ids.tolist(), rows, strict=True))
+        elif known:
+            ids = rng.choice(list(known), int(rng.integers(1, len(known) + 1)), False)
+            index.remove(ids)
+            for id in ids.tolist():
+                del known[id]
+    assert sorted(index.ids.tolist()) == sorted(known)
+    assert index.list_sizes.sum() == len(known)
+    if known:
+        ids = np.array(list(known))
+        assert np.array_equal(index.get(ids), np.array(list(known.values())))
+        found = index.search(data(4, 5), 400, n_probe=3, rerank=300, epsilon=99)
+        assert (np.sort(found.ids, axis=1)[:, -len(known) :] == np.sort(ids)).all()
+        again = pickle.loads(pickle.dumps(index)).search(
+            data(4, 5), 400, n_probe=3, rerank=300, epsilon=99
+        )
+        assert np.array_equal(found.ids, again.ids)
+
+
+def test_a_filter_is_kept_to():
+    index, x = built(n=4000)
+    q = data(20, seed=1)
+    for chosen in (np.arange(0, 4000, 2), np.arange(3), np.arange(100, 1900)):
+        found = index.search(q, 10, n_probe=2, rerank=5, filter=chosen)
+        assert np.isin(found.ids, [*chosen.tolist(), -1]).all()
+        assert (found.ids >= 0).sum() == 20 * min(10, len(chosen))
+    flat = annx.FlatIndex.build(x)
+    few = np.arange(0, 4000, 5)
+    assert np.array_equal(
+        index.search(q, 10, filter=few).ids, flat.search(q, 10, filter=few).ids
+    )
+    mask = np.zeros(4000, bool)
+    assert (index.search(q, 3, filter=index.id_set(mask)).ids == -1).all()
+
+
+def test_training_again_codes_anew():
+    index, x = built()
+    before = index.search(x[:20], 3, rerank=0).distances
+    index.train(x[:600])
+    after = index.search(x[:20], 3, rerank=0).distances
+    assert not np.array_equal(before, after)
+    assert np.array_equal(index.get(np.arange(1500)), x)
+    assert index.list_sizes.sum() == 1500
+    index.remove([3])
+    assert len(index) == 1499
+
+
+def test_stopping_leaves_the_index_as_it_was():
+    index, x = built()
+    before = pickle.dumps(index)
+
+    class StopError(Exception):
+        pass
+
+    def stop(done, total):
+        raise StopError
+
+    many = np.tile(x, (40, 1))
+    for call in (index.train, index.add):
+        with pytest.raises(StopError):
+            call(many, threads=1, progress=stop)
+        assert len(index) == 1500
+        assert index.list_sizes.sum() == 1500
+    assert np.array_equal(
+        pickle.loads(before).search(x[:9], 5).ids, index.search(x[:9], 5).ids
+    )
+
+
+def test_radius_search_is_exact():
+    index, x = built()
+    offsets, ids, _ = index.search_radius(x[:4], 20.0)
+    squares = ((x[:4, None] - x[None]) ** 2).sum(-1)
+    assert np.diff(offsets).tolist() == (squares <= 20).sum(1).tolist()
+    assert ids[0] == 0
+
+
+def test_awkward_data_are_searched():
+    for x in (
+        np.zeros((40, 3), np.float32),
+        np.ones((40, 1), np.float32),
+        np.repeat(data(2, 7), 20, axis=0),
+        data(40, 9) * np.float32(1e-18),
+        np.concatenate([data(39, 9), np.full((1, 9), 1e15, np.float32)]),
+    ):
+        for metric in METRICS:
+            index = annx.IVFIndex.build(x, metric, n_lists=2)
+            found = index.search(x[:5], 3, n_probe=2, rerank=20, epsilon=99)
+            exact = annx.exact_search(x[:5], x, 3, metric=metric)
+            assert np.array_equal(found.distances, exact.distances)
+
+
+def test_many_dimensions_are_summed_in_portions():
+    x = data(200, 1100)
+    index = annx.IVFIndex.build(x, n_lists=2)
+    q = data(5, 1100, seed=1)
+    estimates = index.search(q, 200, n_probe=2, rerank=0)
+    exact = np.take_along_axis(annx.pairwise_distances(q, x), estimates.ids, 1)
+    assert np.abs(estimates.distances / exact - 1).max() < 0.2
+
+
+def test_fewer_than_k_is_padded():
+    index = annx.IVFIndex(20, n_lists=2).train(data(40))
+    assert index.search(data(2), 3).ids.tolist() == [[-1] * 3] * 2
+    index.add(data(2))
+    ids, distances = index.search(data(2)[0], 5)
+    assert ids.tolist()[2:] == [-1] * 3
+    assert np.isinf(distances[2:]).all()
+    assert index.search(data(1), 5, filter=[1]).ids.tolist() == [[1, -1, -1, -1, -1]]
+
+
+def test_bad_input_is_a_clear_error():
+    index, x = built()
+    for call, word in (
+        (lambda: annx.IVFIndex(20, metric="l1"), "metric"),
+        (lambda: annx.IVFIndex(20, dtype="bits"), "dtype"),
+        (lambda: annx.IVFIndex(20, codec="lsq"), "'rabitq', 'pq4'"),
+        (lambda: annx.IVFIndex(20, storage="int8"), "storage"),
+        (lambda: annx.IVFIndex(20, dtype="int8", storage="float16"), "storage"),
+        (lambda: annx.IVFIndex(20, n_segments=4), "n_segments"),
+        (lambda: annx.IVFIndex(20, codec="pq4", n_segments=21), "n_segments"),
+        (lambda: annx.IVFIndex(20, n_lists=0), "n_lists"),
+        (lambda: annx.IVFIndex(20, n_probe=0), "n_probe"),
+        (lambda: index.search(x[:2], 0), "k"),
+        (lambda: index.search(x[:2], n_probe=0), "n_probe"),
+        (lambda: index.search(x[:2], 2, rerank=-1), "rerank"),
+        (lambda: index.search(x[:2], 2, epsilon=-1), "epsilon"),
+        (lambda: index.search(x[:2] * np.nan), "queries"),
+        (lambda: index.search(x[:2, :3]), "queries"),
+        (lambda: index.add(x[:2, :3]), "vectors"),
+        (lambda: index.train(x[:3]), "vectors"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            call()
+    assert len(index) == 1500
+    with pytest.raises(annx.NotTrainedError):
+        annx.IVFIndex(20).add(x)
+    with pytest.raises(annx.NotTrainedError):
+        annx.IVFIndex(20).search(x)
+
+
+@pytest.mark.parametrize("storage", [None, "float16", "codes"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_save_and_pickle_are_the_identity(tmp_path, metric, storage):
+    index, x = built(metric, storage=storage, codec="pq4", n_segments=7, n_probe=5)
+    index.remove([4, 900])
+    index.save(tmp_path / "i.annx")
+    others = [annx.load(tmp_path / "i.annx", mmap=m) for m in (False, True)]
+    others.append(annx.load(tmp_path / "i.annx", mmap=True, verify="structure"))
+    others.append(pickle.loads(pickle.dumps(index)))
+    for other in others:
+        assert type(other) is annx.IVFIndex
+        assert (other.storage, other.codec, other.n_probe) == (
+            storage or "float32",
+            "pq4",
+            5,
+        )
+        found, known = other.search(x[:30], 6), index.search(x[:30], 6)
+        assert np.array_equal(found.ids, known.ids)
+        assert np.array_equal(found.distances, known.distances)
+        assert np.array_equal(other.get([3, 901]), index.get([3, 901]))
+        assert other.add(x[:1]).tolist() == [1500]
+        other.remove([3, 1500])
+        assert len(other) == 1497
+    assert index.memory_usage()["codes"] > 0
+    assert len(pickle.loads(pickle.dumps(annx.IVFIndex(9)))) == 0
