@@ -34,6 +34,10 @@ def pq_flat(metric: str) -> Any:
     return index.train(rows(1, 200))
 
 
+def kd_forest(metric: str) -> Any:
+    return annx.KDForestIndex(DIM, metric)
+
+
 def at_once(*tasks: Callable[[], None]) -> None:
     """Run every task in its own thread; raise the first error."""
     errors: list[BaseException] = []
@@ -56,7 +60,7 @@ def at_once(*tasks: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
-@pytest.mark.parametrize("make", [flat, pq_flat])
+@pytest.mark.parametrize("make", [flat, pq_flat, kd_forest])
 def test_index_is_searched_while_it_changes(
     make: Callable[[str], Any], metric: str
 ) -> None:

@@ -11,6 +11,7 @@ from annx.flat import FlatIndex
 from annx.graph import GraphIndex
 from annx.io import load
 from annx.ivf import IVFIndex
+from annx.kd_forest import KDForestIndex
 from annx.kmeans import KMeans
 from annx.knn import knn_graph
 from annx.pq import ProductQuantizer
@@ -23,6 +24,7 @@ __all__ = [
     "GraphIndex",
     "IVFIndex",
     "IdSet",
+    "KDForestIndex",
     "KMeans",
     "KnnGraph",
     "NotCalibratedError",

@@ -62,6 +62,8 @@ constexpr KernelTable make_table() {
       &scan_tables,
       &scan_blocks,
       &tile_meet,
+      {&box_bounds<BoxL2>, &box_bounds<BoxL1>},
+      {&leaf_keys<LeafL2>, &leaf_keys<LeafL1>, &leaf_keys<LeafScaled>},
   };
 }
 

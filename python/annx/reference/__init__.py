@@ -8,6 +8,7 @@ from annx.reference.flat import FlatIndex, exact_search, pairwise_distances
 from annx.reference.graph import GraphIndex
 from annx.reference.ivf import IVFIndex, PieceCodec
 from annx.reference.knn import knn_graph
+from annx.reference.kd_forest import KDForestIndex
 from annx.reference.links import LinkCodec, RandomRotation
 from annx.reference.pq_flat import PQFlatIndex
 from annx.reference.random import Random
@@ -16,6 +17,7 @@ __all__ = [
     "FlatIndex",
     "GraphIndex",
     "IVFIndex",
+    "KDForestIndex",
     "KMeans",
     "LinkCodec",
     "PQFlatIndex",
