@@ -36,9 +36,8 @@ py::tuple ragged(const search::Ragged& found) {
 // What every index of rows that can go and change has; the index's own methods are
 // bound beside it.
 template <class Index>
-void bind_rows(py::class_<Index>& bound, RowsView (*stored)(const Index&,
-                                                            const py::array&,
-                                                            const char*)) {
+void bind_rows(py::class_<Index>& bound,
+               RowsView (*stored)(const Index&, const py::array&, const char*)) {
   bound.def_property_readonly("version", &Index::version)
       .def("__len__", &Index::size, py::call_guard<py::gil_scoped_release>())
       .def("contains", &Index::contains, py::arg("id"),
@@ -174,8 +173,8 @@ void bind_kd_forest(py::module_& m) {
             const RowsView view = tree_rows(self, queries, "queries");
             return searched(view, k, std::move(progress),
                             [&](std::int64_t* ids, float* distances, Monitor* monitor) {
-                              self.search(view, k, checks, filter, threads, monitor, ids,
-                                          distances);
+                              self.search(view, k, checks, filter, threads, monitor,
+                                          ids, distances);
                             });
           },
           py::arg("queries"), py::arg("k"), py::arg("checks"),

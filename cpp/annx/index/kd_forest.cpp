@@ -47,8 +47,8 @@ void direction(const float* row, std::size_t dim, double norm, float* out) {
 struct KDForestIndex::Part {
   std::size_t count = 0;
   std::size_t removed = 0;
-  storage::Array<float> points;  // in lanes: leaf by leaf; else row by row
-  storage::Array<float> norms;   // cosine only
+  storage::Array<float> points;         // in lanes: leaf by leaf; else row by row
+  storage::Array<float> norms;          // cosine only
   storage::Array<std::uint32_t> slots;  // kNoSlot where empty or removed
   std::vector<KdTree> trees;            // none: the part is scanned
   // Of every tree but the first: the rows' places, leaf by leaf.
@@ -554,8 +554,9 @@ class KDForestIndex::Searcher {
   bool few(std::size_t k) const {
     if (filter_ == nullptr) return false;
     const auto count = static_cast<double>(filter_->count());
-    return count <= 64 || count * count * 10 <= static_cast<double>(k) *
-                                                    static_cast<double>(index_.ids_.size());
+    return count <= 64 ||
+           count * count * 10 <=
+               static_cast<double>(k) * static_cast<double>(index_.ids_.size());
   }
 
   // The rows of a filter one by one.
@@ -629,14 +630,13 @@ class KDForestIndex::Searcher {
     for (std::size_t i = 0; i < kLeaf; ++i) {
       scales[i] = norms[i] > 0 ? static_cast<float>(norm / norms[i]) : 0.0f;
     }
-    const auto reach =
-        static_cast<float>((static_cast<double>(limit) * 2.0 * square_) * (1 + 0x1p-20));
+    const auto reach = static_cast<float>((static_cast<double>(limit) * 2.0 * square_) *
+                                          (1 + 0x1p-20));
     const std::uint32_t hits = leaf_(unit_.data(), part.points.data() + begin * dim_,
                                      scales, dim_, reach, keys);
     for (std::uint32_t left = hits; left != 0; left &= left - 1) {
       const auto i = static_cast<std::size_t>(std::countr_zero(left));
-      keys[i] =
-          norms[i] > 0 ? static_cast<float>(keys[i] / (2.0 * square_)) : 1.0f;
+      keys[i] = norms[i] > 0 ? static_cast<float>(keys[i] / (2.0 * square_)) : 1.0f;
     }
     return hits;
   }
@@ -685,7 +685,8 @@ class KDForestIndex::Searcher {
         }
         for (std::size_t i = 0; i < count; ++i) {
           if (i == nearest || !(found[i] <= reach)) continue;
-          queue_.push_back({found[i], entry.tree, first + static_cast<std::uint32_t>(i)});
+          queue_.push_back(
+              {found[i], entry.tree, first + static_cast<std::uint32_t>(i)});
           std::push_heap(queue_.begin(), queue_.end());
         }
         entry.node = first + static_cast<std::uint32_t>(nearest);
@@ -833,10 +834,9 @@ search::Ragged KDForestIndex::search_radius(RowsView queries, double radius,
   constexpr double kLargest = std::numeric_limits<float>::max();
   const auto limit = static_cast<float>(std::clamp(radius, -kLargest, kLargest));
   std::vector<std::vector<search::Hit<float>>> found(queries.rows);
-  over_queries(queries, filter, resolve_threads(threads), monitor,
-               [&](Searcher& searcher, std::size_t q) {
-                 searcher.within(limit, found[q]);
-               });
+  over_queries(
+      queries, filter, resolve_threads(threads), monitor,
+      [&](Searcher& searcher, std::size_t q) { searcher.within(limit, found[q]); });
   search::Ragged result;
   result.offsets.reserve(queries.rows + 1);
   result.offsets.push_back(0);
@@ -922,8 +922,7 @@ KDForestIndex KDForestIndex::load_from(const storage::FileReader& reader) {
     const std::string name = "part" + std::to_string(p) + ".";
     auto part = std::make_unique<Part>();
     const bool waiting = p + 1 == parts;
-    part->count =
-        reader.number(name + "count", waiting ? 0 : 1, IdMap::kMaxSlots);
+    part->count = reader.number(name + "count", waiting ? 0 : 1, IdMap::kMaxSlots);
     // dim is below 2^24 and places at most 2^32 + 15: no product overflows.
     const std::size_t places = part->leaves() * kLeaf;
     part->points = reader.array<float>(name + "points", places * options.dim);
@@ -937,9 +936,9 @@ KDForestIndex KDForestIndex::load_from(const storage::FileReader& reader) {
         part->removed += at < part->count ? 1 : 0;
         continue;
       }
-      reader.require(at < part->count && slot < count &&
-                         index.places_[slot].part == kNoSlot,
-                     name + "slots", "a slot out of range, or twice");
+      reader.require(
+          at < part->count && slot < count && index.places_[slot].part == kNoSlot,
+          name + "slots", "a slot out of range, or twice");
       index.places_[slot] = {static_cast<std::uint32_t>(p),
                              static_cast<std::uint32_t>(at)};
       ++live;
@@ -948,8 +947,7 @@ KDForestIndex KDForestIndex::load_from(const storage::FileReader& reader) {
       const std::string tree = name + "tree" + std::to_string(t) + ".";
       part->trees.push_back(KdTree::load_from(reader, tree, part->count, options.dim));
       if (t == 0) continue;
-      part->orders.push_back(
-          reader.array<std::uint32_t>(tree + "order", part->count));
+      part->orders.push_back(reader.array<std::uint32_t>(tree + "order", part->count));
       for (const std::uint32_t at : part->orders.back().span()) {
         reader.require(at < part->count, tree + "order", "a place out of range");
       }

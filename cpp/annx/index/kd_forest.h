@@ -10,8 +10,8 @@
 // Changing. New rows wait in a part without a tree, which every search scans, until
 // there are more than 512, or more than rows in trees; then they become a part with
 // trees of its own, together with every part that is not twice as large (after the
-// logarithmic method of Bentley and Saxe, 1980): at most log2(n) - 3 parts, and a row is
-// built into trees at most 1.7 log2(n) times. A removed row is marked, and a part of
+// logarithmic method of Bentley and Saxe, 1980): at most log2(n) - 3 parts, and a row
+// is built into trees at most 1.7 log2(n) times. A removed row is marked, and a part of
 // which more than half is removed is built anew.
 //
 // Thread-safe: searches and reads share a lock, changes take it alone. A change that

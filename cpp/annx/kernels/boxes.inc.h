@@ -32,9 +32,9 @@ void box_bounds(const float* query, const float* boxes, std::size_t dim, float* 
     const auto outside = [&](std::size_t k) {
       const Lanes q = lanes_set(query[k]);
       const float* box = low + k * 2 * kBoxFan;
-      return lanes_max(lanes_max(lanes_sub(box_load(box), q),
-                                 lanes_sub(q, box_load(box + kBoxFan))),
-                       zero);
+      return lanes_max(
+          lanes_max(lanes_sub(box_load(box), q), lanes_sub(q, box_load(box + kBoxFan))),
+          zero);
     };
     // Two sums, because one would wait for itself.
     Lanes even = zero;

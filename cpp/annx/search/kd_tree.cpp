@@ -69,13 +69,17 @@ struct Task {
 class Splitter {
  public:
   Splitter(std::size_t dim, std::size_t count, const KdTree::Options& options)
-      : dim_(dim), count_(count), options_(options), random_(options.seed, options.stream) {}
+      : dim_(dim),
+        count_(count),
+        options_(options),
+        random_(options.seed, options.stream) {}
 
   std::size_t place(std::size_t leaf) const { return std::min(leaf * kLeaf, count_); }
 
   // Splits the task's points, those of places [place(first_leaf), ...), which begin at
   // `keyed`; rows are looked up in `points`.
-  void split(const Task& task, MatrixView<float> points, Keyed* keyed, Task* halves) const {
+  void split(const Task& task, MatrixView<float> points, Keyed* keyed,
+             Task* halves) const {
     const std::size_t middle = (task.a + task.b + 1) / 2;
     halves[0] = task;
     halves[0].b = middle;
@@ -125,7 +129,8 @@ class Splitter {
       squares[k] -= sums[k] * sums[k] / static_cast<double>(n);
     }
     if (options_.choices <= 1) {
-      return static_cast<std::size_t>(std::max_element(squares, squares + dim_) - squares);
+      return static_cast<std::size_t>(std::max_element(squares, squares + dim_) -
+                                      squares);
     }
     std::array<std::size_t, kMaxChoices> best;
     std::size_t held = 0;
@@ -136,7 +141,8 @@ class Splitter {
         if (!(squares[best[wanted - 1]] < squares[k])) continue;
         to = wanted - 1;
       }
-      for (; to > 0 && squares[best[to - 1]] < squares[k]; --to) best[to] = best[to - 1];
+      for (; to > 0 && squares[best[to - 1]] < squares[k]; --to)
+        best[to] = best[to - 1];
       best[to] = k;
     }
     return best[random_.below(where, held)];
@@ -309,8 +315,7 @@ KdTree KdTree::load_from(const storage::FileReader& reader, const std::string& p
   KdTree tree;
   // The shape follows from the number of points.
   tree.plan(count, dim);
-  tree.boxes_ =
-      reader.array<float>(prefix + "boxes", tree.nodes_ * 2 * kFan * dim);
+  tree.boxes_ = reader.array<float>(prefix + "boxes", tree.nodes_ * 2 * kFan * dim);
   return tree;
 }
 

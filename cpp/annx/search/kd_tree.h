@@ -6,8 +6,8 @@
 // which keeps the bounding boxes of what lies below each: a query is compared with all
 // eight at once, and the box of the points bounds their distance better than the cell.
 //
-// Order: `order` lists the points leaf by leaf, and leaf i has places [16 i, 16 i + 16).
-// Nodes are numbered level by level, so the children of a node have neighbouring
+// Order: `order` lists the points leaf by leaf, and leaf i has places [16 i, 16 i +
+// 16). Nodes are numbered level by level, so the children of a node have neighbouring
 // numbers. All leaves lie at the same depth; every leaf but the last is full, and every
 // node but those at the top nearly so. The tree depends on the points and the seed
 // alone, not on the number of threads.
@@ -46,7 +46,9 @@ class KdTree {
     std::size_t choices = 1;
   };
 
-  static std::size_t leaves_of(std::size_t count) { return (count + kLeaf - 1) / kLeaf; }
+  static std::size_t leaves_of(std::size_t count) {
+    return (count + kLeaf - 1) / kLeaf;
+  }
 
   KdTree() = default;
   // At least one point; `order` (count) gets the numbers of the rows by place.
@@ -61,7 +63,9 @@ class KdTree {
 
   // A child's number: of a node, or nodes() + that of a leaf.
   std::uint32_t first_child(std::size_t node) const { return first_[node]; }
-  std::size_t children(std::size_t node) const { return first_[node + 1] - first_[node]; }
+  std::size_t children(std::size_t node) const {
+    return first_[node + 1] - first_[node];
+  }
   const float* boxes(std::size_t node) const {
     return boxes_.data() + node * 2 * kFan * dim_;
   }

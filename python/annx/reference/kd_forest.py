@@ -125,6 +125,8 @@ class KDForestIndex(FlatIndex):
     [[41, 42]]
     """
 
+    n_trees: int = 1
+
     def __init__(
         self,
         dim: int,
