@@ -916,13 +916,12 @@ KDForestIndex KDForestIndex::load_from(const storage::FileReader& reader) {
   const std::size_t count = reader.number("count", 0, IdMap::kMaxSlots);
   const std::size_t parts = reader.number("parts", 1, kMaxParts);
   index.parts_.clear();
-  index.places_.assign(count, {kNoSlot, 0});
-  std::size_t live = 0;
+  std::size_t total = 0;
   for (std::size_t p = 0; p < parts; ++p) {
     const std::string name = "part" + std::to_string(p) + ".";
     auto part = std::make_unique<Part>();
-    const bool waiting = p + 1 == parts;
-    part->count = reader.number(name + "count", waiting ? 0 : 1, IdMap::kMaxSlots);
+    part->count =
+        reader.number(name + "count", p + 1 == parts ? 0 : 1, IdMap::kMaxSlots);
     // dim is below 2^24 and places at most 2^32 + 15: no product overflows.
     const std::size_t places = part->leaves() * kLeaf;
     part->points = reader.array<float>(name + "points", places * options.dim);
@@ -930,29 +929,38 @@ KDForestIndex KDForestIndex::load_from(const storage::FileReader& reader) {
     if (options.metric == Metric::kCosine) {
       part->norms = reader.array<float>(name + "norms", places);
     }
-    for (std::size_t at = 0; at < places; ++at) {
-      const std::uint32_t slot = part->slots[at];
+    total += part->count;
+    index.parts_.push_back(std::move(part));
+  }
+  // Nothing is allocated for numbers that the file's size does not bear out.
+  reader.require(count <= total, "meta", "count differs from the rows of the parts");
+  index.places_.assign(count, {kNoSlot, 0});
+  std::size_t live = 0;
+  for (std::size_t p = 0; p < parts; ++p) {
+    const std::string name = "part" + std::to_string(p) + ".";
+    Part& part = *index.parts_[p];
+    for (std::size_t at = 0; at < part.slots.size(); ++at) {
+      const std::uint32_t slot = part.slots[at];
       if (slot == kNoSlot) {
-        part->removed += at < part->count ? 1 : 0;
+        part.removed += at < part.count ? 1 : 0;
         continue;
       }
       reader.require(
-          at < part->count && slot < count && index.places_[slot].part == kNoSlot,
+          at < part.count && slot < count && index.places_[slot].part == kNoSlot,
           name + "slots", "a slot out of range, or twice");
       index.places_[slot] = {static_cast<std::uint32_t>(p),
                              static_cast<std::uint32_t>(at)};
       ++live;
     }
-    for (std::size_t t = 0; !waiting && t < options.n_trees; ++t) {
+    for (std::size_t t = 0; p + 1 != parts && t < options.n_trees; ++t) {
       const std::string tree = name + "tree" + std::to_string(t) + ".";
-      part->trees.push_back(KdTree::load_from(reader, tree, part->count, options.dim));
+      part.trees.push_back(KdTree::load_from(reader, tree, part.count, options.dim));
       if (t == 0) continue;
-      part->orders.push_back(reader.array<std::uint32_t>(tree + "order", part->count));
-      for (const std::uint32_t at : part->orders.back().span()) {
-        reader.require(at < part->count, tree + "order", "a place out of range");
+      part.orders.push_back(reader.array<std::uint32_t>(tree + "order", part.count));
+      for (const std::uint32_t at : part.orders.back().span()) {
+        reader.require(at < part.count, tree + "order", "a place out of range");
       }
     }
-    index.parts_.push_back(std::move(part));
   }
   reader.require(live == count, "meta", "count differs from the rows of the parts");
   index.ids_ = IdMap::load_from(reader, count);
