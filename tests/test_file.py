@@ -42,6 +42,7 @@ WHOLE = [
     "ivf-cosine",
     "kd-forest-cosine",
     "kmeans",
+    "lsh-cosine",
     "pq",
     "pq-flat-cosine",
 ]

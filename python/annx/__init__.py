@@ -14,6 +14,7 @@ from annx.ivf import IVFIndex
 from annx.kd_forest import KDForestIndex
 from annx.kmeans import KMeans
 from annx.knn import knn_graph
+from annx.lsh import LSHIndex
 from annx.pq import ProductQuantizer
 from annx.pq_flat import PQFlatIndex
 from annx.results import KnnGraph, RadiusResult, SearchResult
@@ -27,6 +28,7 @@ __all__ = [
     "KDForestIndex",
     "KMeans",
     "KnnGraph",
+    "LSHIndex",
     "NotCalibratedError",
     "NotTrainedError",
     "PQFlatIndex",

@@ -7,9 +7,10 @@ from annx.reference.codec import KMeans, ProductQuantizer
 from annx.reference.flat import FlatIndex, exact_search, pairwise_distances
 from annx.reference.graph import GraphIndex
 from annx.reference.ivf import IVFIndex, PieceCodec
-from annx.reference.knn import knn_graph
 from annx.reference.kd_forest import KDForestIndex
+from annx.reference.knn import knn_graph
 from annx.reference.links import LinkCodec, RandomRotation
+from annx.reference.lsh import LSHIndex
 from annx.reference.pq_flat import PQFlatIndex
 from annx.reference.random import Random
 
@@ -19,6 +20,7 @@ __all__ = [
     "IVFIndex",
     "KDForestIndex",
     "KMeans",
+    "LSHIndex",
     "LinkCodec",
     "PQFlatIndex",
     "PieceCodec",
