@@ -119,6 +119,35 @@ def ivf_case(metric: str = "l2", dtype: str = "float32", **options: Any) -> Case
     return base._replace(make=make)
 
 
+def kd_forest_case(dim: int, metric: str = "l2", **options: Any) -> Case:
+    """Trees over `size` rows and 40 more, of which a few are removed, and 5 without."""
+    base = index_case("kd_forest", annx.KDForestIndex, dim, metric)
+
+    def make(seed: int, size: int) -> Any:
+        index = annx.KDForestIndex(dim, metric, **options)
+        index.add(integers(seed, size + 40, dim), np.arange(size + 40)[::-1] * 3 + 7)
+        index.add(integers(seed + 1, 5, dim))
+        index.remove(index.ids[:3])
+        return index
+
+    return base._replace(make=make)
+
+
+def lsh_case(metric: str, dtype: str = "float32", **options: Any) -> Case:
+    """Tables of `size` rows and 20 more, of which a few are removed, and 3 outside."""
+    base = index_case("lsh", annx.LSHIndex, 12, metric, dtype)
+
+    def make(seed: int, size: int) -> Any:
+        index = annx.LSHIndex(12, metric, dtype, n_tables=2, **options)
+        ids = np.arange(size + 20)[::-1] * 3 + 7
+        index.add(integers(seed, size + 20, 12, dtype), ids)
+        index.add(integers(seed + 1, 3, 12, dtype))
+        index.remove(index.ids[:3])
+        return index
+
+    return base._replace(make=make)
+
+
 def kmeans_case(*, trained: bool = True, **options: Any) -> Case:
     """A clustering of `size` rows, or none yet."""
 
@@ -194,6 +223,15 @@ CASES: dict[str, Case] = {
     "ivf-ip-int8": ivf_case("ip", "int8"),
     "ivf-float16": ivf_case(storage="float16"),
     "ivf-codes": ivf_case(storage="codes"),
+    "kd-forest": kd_forest_case(3),
+    "kd-forest-cosine": kd_forest_case(5, "cosine", n_trees=2),
+    "kd-forest-l1": kd_forest_case(40, "l1"),
+    "kd-forest-empty": index_case("kd_forest", annx.KDForestIndex, 4, empty=True),
+    "lsh": lsh_case("l2"),
+    "lsh-cosine": lsh_case("cosine", "float16", n_hashes=5),
+    "lsh-l1-int8": lsh_case("l1", "int8", width=9.0),
+    "lsh-jaccard": lsh_case("jaccard", "bits"),
+    "lsh-empty": index_case("lsh", annx.LSHIndex, 4, empty=True),
     "kmeans": kmeans_case(),
     "kmeans-spherical": kmeans_case(spherical=True, init="random"),
     "kmeans-untrained": kmeans_case(trained=False),

@@ -34,6 +34,14 @@ def pq_flat(metric: str) -> Any:
     return index.train(rows(1, 200))
 
 
+def kd_forest(metric: str) -> Any:
+    return annx.KDForestIndex(DIM, metric)
+
+
+def lsh(metric: str) -> Any:
+    return annx.LSHIndex(DIM, metric, n_tables=4, n_hashes=3, width=1.0)
+
+
 def at_once(*tasks: Callable[[], None]) -> None:
     """Run every task in its own thread; raise the first error."""
     errors: list[BaseException] = []
@@ -56,7 +64,7 @@ def at_once(*tasks: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
-@pytest.mark.parametrize("make", [flat, pq_flat])
+@pytest.mark.parametrize("make", [flat, pq_flat, kd_forest, lsh])
 def test_index_is_searched_while_it_changes(
     make: Callable[[str], Any], metric: str
 ) -> None:

@@ -36,7 +36,16 @@ SMALL = 12
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 # Checksums and lengths know nothing of what they guard: of every kind one object, that
 # with the most sections, is enough to change and cut at every byte.
-WHOLE = ["flat-cosine", "graph-cosine", "ivf-cosine", "kmeans", "pq", "pq-flat-cosine"]
+WHOLE = [
+    "flat-cosine",
+    "graph-cosine",
+    "ivf-cosine",
+    "kd-forest-cosine",
+    "kmeans",
+    "lsh-cosine",
+    "pq",
+    "pq-flat-cosine",
+]
 each_kind = pytest.mark.parametrize("case", [CASES[name] for name in WHOLE], ids=WHOLE)
 posix_only = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and limits")
 

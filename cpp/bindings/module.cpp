@@ -146,4 +146,5 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   annx::bindings::bind_pq_flat(m);
   annx::bindings::bind_graph(m);
   annx::bindings::bind_ivf(m);
+  annx::bindings::bind_trees(m);
 }

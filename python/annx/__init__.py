@@ -11,8 +11,10 @@ from annx.flat import FlatIndex
 from annx.graph import GraphIndex
 from annx.io import load
 from annx.ivf import IVFIndex
+from annx.kd_forest import KDForestIndex
 from annx.kmeans import KMeans
 from annx.knn import knn_graph
+from annx.lsh import LSHIndex
 from annx.pq import ProductQuantizer
 from annx.pq_flat import PQFlatIndex
 from annx.results import KnnGraph, RadiusResult, SearchResult
@@ -23,8 +25,10 @@ __all__ = [
     "GraphIndex",
     "IVFIndex",
     "IdSet",
+    "KDForestIndex",
     "KMeans",
     "KnnGraph",
+    "LSHIndex",
     "NotCalibratedError",
     "NotTrainedError",
     "PQFlatIndex",

@@ -14,5 +14,6 @@
 #include "annx/kernels/nearest.inc.h"
 #include "annx/kernels/scan.inc.h"
 #include "annx/kernels/meet.inc.h"
+#include "annx/kernels/boxes.inc.h"
 #include "annx/kernels/table.inc.h"
 // clang-format on

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sums of table entries by 256-bit registers, for AVX2 and AVX-512 alike: a group of
-// links is read from memory in order, and that is what takes the time. Included after simd_avx2.h or simd_avx512.h.
+// links is read from memory in order, and that is what takes the time. Included after
+// simd_avx2.h or simd_avx512.h.
 #pragma once
 
 namespace annx::kernels::ANNX_ISA_NS {

@@ -348,6 +348,24 @@ using TileMeet = std::size_t (*)(const float* queries, std::size_t first,
                                  std::size_t dim, const MeetSide& left,
                                  const MeetSide& right, float* out,
                                  std::uint32_t* hits);
+// Boxes and leaves of search/kd_tree.h. A node has kBoxFan boxes: boxes[k * 2 * kBoxFan
+// + i] is the lower and boxes[(2 k + 1) * kBoxFan + i] the upper end of box i in
+// dimension k. A leaf has kLeafPoints points, element k of all of them together, of at
+// most kMaxLeafDim dimensions.
+inline constexpr std::size_t kBoxFan = 8;
+inline constexpr std::size_t kLeafPoints = 16;
+inline constexpr std::size_t kMaxLeafDim = 32;
+
+// out[i] = the sum over k of how far query[k] lies outside box i (or of its square), in
+// any order: relative error at most (dim + 3) * 2^-24.
+using BoxBounds = void (*)(const float* query, const float* boxes, std::size_t dim,
+                           float* out);
+// out[i] = canonical distance of the query and point i; 1 <= dim <= kMaxLeafDim. As
+// FloatScaledRows where `scales` (kLeafPoints of them) is not null. Bit i of the result
+// is set where out[i] is not above `limit` (and where it is NaN).
+using LeafKeys = std::uint32_t (*)(const float* query, const float* points,
+                                   const float* scales, std::size_t dim, float limit,
+                                   float* out);
 
 struct KernelTable {
   const char* isa;
@@ -392,6 +410,8 @@ struct KernelTable {
   ScanBlocks scan_blocks;
   TileMeet tile_meet;
   PieceEncode piece_encode;
+  BoxBounds box_bounds[2];  // l2, l1
+  LeafKeys leaf_keys[3];    // l2, l1, l2 of scaled points
 };
 
 }  // namespace annx::kernels

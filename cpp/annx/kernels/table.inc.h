@@ -63,6 +63,8 @@ constexpr KernelTable make_table() {
       &scan_blocks,
       &tile_meet,
       &piece_encode,
+      {&box_bounds<BoxL2>, &box_bounds<BoxL1>},
+      {&leaf_keys<LeafL2>, &leaf_keys<LeafL1>, &leaf_keys<LeafScaled>},
   };
 }
 

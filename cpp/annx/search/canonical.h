@@ -74,6 +74,11 @@ class Canonical {
   // Keys of any entries of the set, count <= kBlock.
   void some(const std::uint32_t* entries, std::size_t count, Key* out) const;
 
+  // Cosine over float rows: the query's multiple that rows are compared with, and its
+  // square; empty and 0 for a zero query.
+  const std::vector<float>& unit() const { return unit_; }
+  double square() const { return square_; }
+
   // What a key is as a distance.
   static float distance(Key key) { return static_cast<float>(key); }
 

@@ -7,8 +7,10 @@ from annx.reference.codec import KMeans, ProductQuantizer
 from annx.reference.flat import FlatIndex, exact_search, pairwise_distances
 from annx.reference.graph import GraphIndex
 from annx.reference.ivf import IVFIndex, PieceCodec
+from annx.reference.kd_forest import KDForestIndex
 from annx.reference.knn import knn_graph
 from annx.reference.links import LinkCodec, RandomRotation
+from annx.reference.lsh import LSHIndex
 from annx.reference.pq_flat import PQFlatIndex
 from annx.reference.random import Random
 
@@ -16,7 +18,9 @@ __all__ = [
     "FlatIndex",
     "GraphIndex",
     "IVFIndex",
+    "KDForestIndex",
     "KMeans",
+    "LSHIndex",
     "LinkCodec",
     "PQFlatIndex",
     "PieceCodec",

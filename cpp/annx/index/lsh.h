@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows in the buckets of many hash tables (codec/hash_family.h). A search probes the
+// likeliest buckets of all tables, in the order of what their moves cost (Lv and
+// others, "Multi-probe LSH", 2007), and measures every row that it meets with the
+// canonical distance.
+//
+// A table is sorted arrays: the keys of its buckets, where each begins, the slots, and
+// where the keys with the same first bits begin. Rows lie by slot, as in FlatIndex. New
+// rows wait outside the tables, and are measured by every search, until there are more
+// than 1/64 of all (at least 16, at most 8,192); then they are sorted in, O(n)
+// a table. Removed rows leave holes until half of the places are such.
+//
+// Thread-safe: searches and reads share a lock, changes take it alone. A change that
+// throws changes nothing.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <shared_mutex>
+#include <span>
+#include <vector>
+
+#include "annx/base/matrix_view.h"
+#include "annx/base/parallel.h"
+#include "annx/base/types.h"
+#include "annx/codec/hash_family.h"
+#include "annx/search/exact.h"
+#include "annx/storage/array.h"
+#include "annx/storage/file.h"
+#include "annx/storage/id_map.h"
+#include "annx/storage/slot_set.h"
+
+namespace annx::index {
+
+struct LSHOptions {
+  std::size_t dim = 1;
+  Metric metric = Metric::kL2;  // any but ip
+  DType dtype = DType::kFloat32;
+  std::size_t n_tables = 16;
+  std::size_t n_hashes = 0;  // of a table; 0: by the number of the first rows
+  double width = 0;          // l2 and l1; 0: by the first rows
+  std::uint64_t seed = 0;
+};
+
+class LSHIndex {
+ public:
+  static constexpr std::size_t kMaxTables = 1024;
+
+  // Throws InvalidArgument.
+  explicit LSHIndex(const LSHOptions& options);
+  LSHIndex(LSHIndex&& other) noexcept;
+
+  // With what was learnt from the first rows.
+  LSHOptions options() const;
+  std::size_t dim() const { return options_.dim; }
+  Metric metric() const { return options_.metric; }
+  DType dtype() const { return options_.dtype; }
+  std::size_t bytes_of_row() const { return stride_; }
+  std::size_t size() const;
+  std::uint64_t version() const { return version_.load(std::memory_order_acquire); }
+
+  // As FlatIndex.
+  void add(RowsView rows, const std::int64_t* ids, std::int64_t* out,
+           std::size_t threads, Monitor* monitor);
+  void upsert(RowsView rows, const std::int64_t* ids, std::size_t threads,
+              Monitor* monitor);
+  void remove(std::span<const std::int64_t> ids);
+  bool contains(std::int64_t id) const;
+  void get(std::span<const std::int64_t> ids, std::byte* out) const;
+  std::size_t ids(std::int64_t* out, std::size_t room) const;
+  storage::SlotSet slot_set(std::span<const std::int64_t> ids) const;
+
+  // Probes n_probe buckets, of all tables together; as many as there are is exact. 0
+  // takes the default, 4 a table.
+  void search(RowsView queries, std::size_t k, std::size_t n_probe,
+              const storage::SlotSet* filter, std::size_t threads, Monitor* monitor,
+              std::int64_t* ids, float* distances) const;
+  // Exact: measures every row.
+  search::Ragged search_radius(RowsView queries, double radius,
+                               const storage::SlotSet* filter, std::size_t threads,
+                               Monitor* monitor) const;
+
+  // Values of all functions, rows.rows x n_tables x n_hashes. Throws NotTrained before
+  // the first add where something is learnt from it.
+  void hash_values(RowsView rows, std::int32_t* out) const;
+
+  struct Stats {
+    std::size_t rows_bytes = 0;
+    std::size_t tables_bytes = 0;
+    std::size_t hashes_bytes = 0;
+    std::size_t ids_bytes = 0;
+    std::size_t buckets = 0;
+    std::size_t largest = 0;  // rows of a bucket
+    std::size_t waiting = 0;
+  };
+  Stats stats() const;
+
+  void save_to(storage::FileWriter& writer) const;
+  static LSHIndex load_from(const storage::FileReader& reader);
+
+ private:
+  struct Table {
+    storage::Array<std::uint32_t> keys;    // of the buckets, rising
+    storage::Array<std::uint32_t> starts;  // buckets + 1
+    storage::Array<std::uint32_t> slots;   // bucket by bucket; kNoSlot where removed
+    storage::Array<std::uint32_t> first;   // of the keys with these first bits
+    unsigned shift = 32;                   // a key's bits below those
+
+    std::size_t find(std::uint32_t key) const;  // the bucket, or keys.size()
+  };
+  template <class Key>
+  class Searcher;
+
+  search::RowSet row_set() const;
+  void learn(RowsView rows);
+  void put(std::uint32_t slot, const std::byte* row);
+  // Room for rows up to slot `count`; what may throw of a change comes before it.
+  void grow(std::size_t count);
+  static Table make_table(std::vector<std::uint64_t>& entries);
+  std::vector<Table> sorted_in(std::span<const std::uint32_t> fresh,
+                               std::size_t threads, Monitor* monitor) const;
+  void settle(std::size_t threads, Monitor* monitor);
+  void take_out(std::uint32_t slot, std::uint32_t instead);
+  template <class Key>
+  void probe(RowsView queries, std::size_t k, std::size_t n_probe,
+             const storage::SlotSet* filter, std::size_t threads, Monitor* monitor,
+             std::int64_t* ids, float* distances) const;
+  std::size_t buckets() const;
+  template <class Run>
+  auto exactly(const storage::SlotSet* filter, Run&& run) const;
+  void check_filter(const storage::SlotSet* filter) const;
+
+  LSHOptions options_;
+  std::size_t stride_;
+  storage::Array<std::uint8_t> rows_;
+  storage::Array<float> norms_;  // cosine over floats only
+  storage::IdMap ids_;
+  std::optional<codec::HashFamily> family_;  // none before the first add
+  std::vector<Table> tables_;                // empty until the first rows are sorted in
+  std::vector<std::uint32_t> waiting_;       // slots outside the tables
+  std::size_t holes_ = 0;                    // removed places of a table
+  std::atomic<std::uint64_t> version_{0};
+  mutable std::shared_mutex mutex_;
+};
+
+}  // namespace annx::index
