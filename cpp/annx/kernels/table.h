@@ -343,6 +343,11 @@ using LeafKeys = std::uint32_t (*)(const float* query, const float* points,
                                    const float* scales, std::size_t dim, float limit,
                                    float* out);
 
+// ScoreTile for one point and all of `groups` groups: the same bits.
+using ScorePoint = void (*)(const float* point, const float* packed,
+                            const float* offsets, std::size_t dim, std::size_t groups,
+                            float* scores);
+
 struct KernelTable {
   const char* isa;
   FloatRows float_rows[kOpCount][kFloatTypes];
@@ -387,6 +392,7 @@ struct KernelTable {
   TileMeet tile_meet;
   BoxBounds box_bounds[2];  // l2, l1
   LeafKeys leaf_keys[3];    // l2, l1, l2 of scaled points
+  ScorePoint score_point;
 };
 
 }  // namespace annx::kernels

@@ -64,6 +64,7 @@ constexpr KernelTable make_table() {
       &tile_meet,
       {&box_bounds<BoxL2>, &box_bounds<BoxL1>},
       {&leaf_keys<LeafL2>, &leaf_keys<LeafL1>, &leaf_keys<LeafScaled>},
+      &score_point,
   };
 }
 
