@@ -61,26 +61,25 @@ def grids():
     from bench.ann.rabitqlib.module import Ivf
     from bench.ann.scann.module import Tree
 
-    probes = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+    probes = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
     return {
         "annx": (
             AnnxIvf,
             [
                 {"lists_per_sqrt_n": lists, **codec}
-                for lists in (1, 2, 4)
+                for lists in (1, 2)
                 for codec in ({"codec": "rabitq"}, {"codec": "pq4"})
             ],
             [
                 {"n_probe": p, "rerank": r}
-                for p, r in itertools.product(probes, (3, 8, 20))
+                for p, r in itertools.product(probes, (2, 4, 10))
             ],
         ),
         "faiss": (
             IvfPqFastScan,
             [
-                {"lists_per_sqrt_n": lists, "block": 2, "residual": residual}
-                for lists in (2, 4, 8)
-                for residual in (False, True)
+                {"lists_per_sqrt_n": lists, "block": 2, "residual": False}
+                for lists in (2, 4)
             ],
             [
                 {"n_probe": p, "k_factor": r}
@@ -105,7 +104,7 @@ def grids():
                     "threshold": 0.2,
                     "soar_lambda": soar,
                 }
-                for lists in (1, 2, 4)
+                for lists in (1, 2)
                 for soar in (None, 1.5)
             ],
             [
