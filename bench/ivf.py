@@ -3,6 +3,7 @@
 
 python -m bench.ivf [--sets NAME,...] [--queries 1000] [--repeats 3] [--peers NAME,...]
 python -m bench.ivf --scan
+python -m bench.ivf --stream 10000000
 
 All indexes of a set are in one process, and every setting is measured in turns, in
 processor time; a figure is the median. For each recall the fastest setting of each
@@ -61,26 +62,25 @@ def grids():
     from bench.ann.rabitqlib.module import Ivf
     from bench.ann.scann.module import Tree
 
-    probes = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+    probes = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
     return {
         "annx": (
             AnnxIvf,
             [
                 {"lists_per_sqrt_n": lists, **codec}
-                for lists in (1, 2, 4)
+                for lists in (1, 2)
                 for codec in ({"codec": "rabitq"}, {"codec": "pq4"})
             ],
             [
                 {"n_probe": p, "rerank": r}
-                for p, r in itertools.product(probes, (3, 8, 20))
+                for p, r in itertools.product(probes, (2, 4, 10))
             ],
         ),
         "faiss": (
             IvfPqFastScan,
             [
-                {"lists_per_sqrt_n": lists, "block": 2, "residual": residual}
-                for lists in (2, 4, 8)
-                for residual in (False, True)
+                {"lists_per_sqrt_n": lists, "block": 2, "residual": False}
+                for lists in (2, 4)
             ],
             [
                 {"n_probe": p, "k_factor": r}
@@ -105,7 +105,7 @@ def grids():
                     "threshold": 0.2,
                     "soar_lambda": soar,
                 }
-                for lists in (1, 2, 4)
+                for lists in (1, 2)
                 for soar in (None, 1.5)
             ],
             [
@@ -222,6 +222,99 @@ def run_set(name, n_queries, repeats, peers, k=10):
         print(json.dumps(line), flush=True)
 
 
+def run_scan(repeats, n=100_000):
+    """Codes a second in one list, beside faiss's scans of the same codes."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    rng = np.random.default_rng(0)
+    for dim, segments in ((16, 16), (32, 32), (64, 64), (128, None)):
+        rows = rng.standard_normal((n, dim)).astype(np.float32)
+        queries = rng.standard_normal((20, dim)).astype(np.float32)
+        options = {"codec": "pq4", "n_segments": segments} if segments else {}
+        ours = annx.IVFIndex(dim, n_lists=1, storage="codes", **options)
+        ours.train(rows[:5000], threads=1)
+        ours.add(rows, threads=1)
+        theirs = (
+            faiss.IndexPQFastScan(dim, segments, 4)
+            if segments
+            else faiss.IndexRaBitQ(dim)
+        )
+        theirs.train(rows[:5000])
+        theirs.add(rows)
+
+        def one(queries=queries, ours=ours):
+            for query in queries:
+                ours.search(query, 10, n_probe=1, rerank=0, threads=1)
+
+        def other(queries=queries, theirs=theirs):
+            for query in queries:
+                theirs.search(query[None], 10)
+
+        def batch(queries=queries, theirs=theirs):
+            theirs.search(queries, 10)
+
+        calls = {"annx": one, "faiss": other, "faiss batch": batch}
+        spent = {name: [] for name in calls}
+        for _ in range(max(repeats, 7)):
+            for name, call in calls.items():
+                spent[name].append(seconds(call))
+        rates = {
+            name: round(n * len(queries) / statistics.median(times) / 1e6)
+            for name, times in spent.items()
+        }
+        kind = f"{segments} x 4 bits" if segments else f"{dim} x 1 bit"
+        print(json.dumps({"codes": kind, "million a second": rates}), flush=True)
+
+
+def run_stream(n, dim=96, portion=100_000):
+    """Codes of n generated rows, streamed in: peak memory, search, a mapped file."""
+    import resource
+    import tempfile
+    from pathlib import Path
+
+    def peak():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def rows(part, count=portion):
+        rng = np.random.default_rng(part)
+        middles = np.random.default_rng(1 << 40).standard_normal((1000, dim))
+        noise = rng.standard_normal((count, dim), np.float32)
+        return noise + 2 * middles[rng.integers(0, 1000, count)].astype(np.float32)
+
+    index = annx.IVFIndex(dim, n_lists=1024, storage="codes")
+    trained = seconds(lambda: index.train(rows(-1 % (1 << 32)), threads=1))
+    before = peak()
+    added = 0.0
+    for part in range(n // portion):
+        batch = rows(part)
+        added += seconds(lambda b=batch: index.add(b, threads=1))
+    memory = index.memory_usage()
+    grown = peak() - before
+    queries = rows(0, 100)
+    found = index.search(queries, 10, n_probe=16, threads=1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "codes.annx"
+        index.save(path)
+        size = path.stat().st_size
+        mapped = annx.load(path, mmap=True, verify="structure")
+        again = mapped.search(queries, 10, n_probe=16, threads=1)
+    line = {
+        "vectors": len(index),
+        "dim": dim,
+        "train_seconds": round(trained, 1),
+        "add_seconds": round(added, 1),
+        "bytes_held": memory["total"],
+        "bytes_a_vector": round(memory["total"] / len(index), 2),
+        "file_bytes": size,
+        "peak_before_adding": before,
+        "peak_growth": grown,
+        "peak_growth_less_codes": grown - memory["total"],
+        "mapped_answers_alike": bool(np.array_equal(found.ids, again.ids)),
+    }
+    print(json.dumps(line), flush=True)
+
+
 def main():
     """Measure and print a line a set and recall."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -229,7 +322,15 @@ def main():
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", default="")
+    parser.add_argument("--scan", action="store_true")
+    parser.add_argument("--stream", type=int, default=0)
     args = parser.parse_args()
+    if args.scan:
+        run_scan(args.repeats)
+        return
+    if args.stream:
+        run_stream(args.stream)
+        return
     peers = [p for p in args.peers.split(",") if p]
     for name in args.sets.split(","):
         run_set(name, args.queries, args.repeats, peers)

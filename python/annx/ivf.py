@@ -69,7 +69,7 @@ class IVFIndex(ScannedIndex):
     Notes
     -----
     Memory: ``dim / 8`` bytes a vector for ``"rabitq"``, ``n_segments / 2`` for
-    ``"pq4"``, 8 more a vector, the vectors themselves as `storage` says, and 12 bytes a
+    ``"pq4"``, 8 more a vector, the vectors themselves as `storage` says, and 16 bytes a
     dimension and list. A list wastes less than 32 codes.
 
     An estimated distance uses one table a query, rounded to 7 bits an entry, and is

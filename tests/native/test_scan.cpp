@@ -150,3 +150,30 @@ ANNX_TEST(scan_kernels_sum_what_tables_say) {
     CHECK(all.places[i] == 64 + i);
   }
 }
+
+ANNX_TEST(score_point_equals_score_tile) {
+  for (const IsaInfo& isa : compiled_isas()) {
+    if (!isa.supported) continue;
+    const KernelTable& table = table_for(isa.name);
+    for (const std::size_t groups : {1u, 4u, 7u}) {
+      for (const std::size_t dim : {1u, 5u, 50u}) {
+        const Random random(groups, dim);
+        std::vector<float> packed(groups * dim * kGroup), offsets(groups * kGroup);
+        std::vector<float> point(dim), one(groups * kGroup), tile(groups * kGroup);
+        std::vector<std::uint32_t> numbers(groups);
+        std::uint64_t at = 0;
+        for (float& x : packed) x = static_cast<float>(random.unit(at++) - 0.5);
+        for (float& x : offsets) x = static_cast<float>(random.unit(at++));
+        for (float& x : point) x = static_cast<float>(random.unit(at++) - 0.5);
+        for (std::size_t g = 0; g < groups; ++g) {
+          numbers[g] = static_cast<std::uint32_t>(g);
+        }
+        table.score_point(point.data(), packed.data(), offsets.data(), dim, groups,
+                          one.data());
+        table.score_tile(point.data(), dim, 1, packed.data(), offsets.data(), dim,
+                         numbers.data(), groups, tile.data(), tile.size(), nullptr, 0);
+        CHECK(one == tile);
+      }
+    }
+  }
+}

@@ -29,6 +29,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "annx/base/matrix_view.h"
@@ -70,6 +71,8 @@ class PieceCodec {
   void widen_spread(double spread) { spread_ = spread > spread_ ? spread : spread_; }
   // |scale| of a code, as the float16 says.
   float scale(const std::byte* block, std::uint32_t lane) const;
+
+  std::span<const float> mean() const { return mean_; }
 
   // Coordinates of row - m, dim() of them.
   void project(const float* row, float* out) const;

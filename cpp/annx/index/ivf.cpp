@@ -31,9 +31,6 @@ constexpr std::size_t kPortionBytes = std::size_t{16} << 20;
 constexpr std::size_t kCodeSample = 16384;
 // Blocks that one call scans.
 constexpr std::size_t kRunBlocks = 64;
-// Queries whose lists are found together.
-constexpr std::size_t kQueryBatch = 1024;
-constexpr std::size_t kFewQueries = 4;
 // A filter of no more than this many, and the candidates, is searched exactly.
 constexpr std::size_t kFewAllowed = 1000;
 constexpr std::size_t kMaxLists = std::size_t{1} << 24;
@@ -90,8 +87,11 @@ void scale_to_one(float* x, std::size_t dim) {
 // Memory that a search works in, kept from call to call.
 struct IvfIndex::Scratch {
   PieceCodec::Query query;
-  std::vector<float> vector;
-  std::vector<float> list_keys;
+  // Of up to kScorePoints queries.
+  std::vector<float> vectors;
+  std::vector<float> centred;
+  std::vector<float> list_keys;  // `stride` apart
+  std::size_t stride = 0;
   std::vector<std::uint32_t> probes;
   std::vector<float> probe_keys;
   // Candidates, `size` of them: estimate, place, and which of the probes.
@@ -101,23 +101,26 @@ struct IvfIndex::Scratch {
   std::vector<float> reaches;  // [probe]
   std::vector<std::uint32_t> slots;
   std::vector<std::uint32_t> later;
+  // Slots whose inner product was taken, and the distance that follows from it.
+  std::vector<std::uint32_t> measured;
+  std::vector<float> screened;
   std::size_t size = 0;
 
-  // Sets probes to the lists with the `wanted` least keys, nearest first.
-  void choose(std::size_t wanted) {
-    const std::size_t lists = list_keys.size();
-    const float limit =
-        search::least_limit(list_keys.data(), lists, wanted, wanted / 8);
+  // Sets probes to those of `lists` lists with the `wanted` least keys, nearest first;
+  // the keys begin at `begin`.
+  void choose(std::size_t begin, std::size_t lists, std::size_t wanted) {
+    const float* from = list_keys.data() + begin;
+    const float limit = search::least_limit(from, lists, wanted, wanted / 8);
     probes.clear();
     for (std::size_t l = 0; l < lists; ++l) {
-      if (list_keys[l] <= limit) probes.push_back(static_cast<std::uint32_t>(l));
+      if (from[l] <= limit) probes.push_back(static_cast<std::uint32_t>(l));
     }
     std::sort(probes.begin(), probes.end(), [&](std::uint32_t a, std::uint32_t b) {
-      return list_keys[a] < list_keys[b] || (list_keys[a] == list_keys[b] && a < b);
+      return from[a] < from[b] || (from[a] == from[b] && a < b);
     });
     probes.resize(wanted);
     probe_keys.resize(wanted);
-    for (std::size_t p = 0; p < wanted; ++p) probe_keys[p] = list_keys[probes[p]];
+    for (std::size_t p = 0; p < wanted; ++p) probe_keys[p] = from[probes[p]];
   }
 
   // Keeps about `wanted` of the least estimates; returns the greatest of them.
@@ -261,6 +264,7 @@ void IvfIndex::train(RowsView rows, std::size_t threads, Monitor* monitor) {
   CodeLists fresh_lists(lists, codec.payload_bytes());
   auto fresh = std::make_unique<Trained>(
       Trained{std::move(coarse), std::move(codec), std::move(fresh_lists)});
+  fresh->pack();
 
   const auto lock = lock_.write();
   const std::size_t held = ids_.slots();
@@ -680,70 +684,86 @@ void IvfIndex::search(RowsView queries, const Search& how,
     search::search_topk(set, queries, how.k, threads, monitor, ids, distances);
     return;
   }
-  const MatrixView<float> centroids = trained_->coarse.centroids();
+  const std::size_t lists = trained_->lists.lists();
+  plan.n_probe = std::min(how.n_probe, lists);
   // With a filter lists are visited until k rows were found.
-  const std::size_t probes =
-      filter != nullptr ? centroids.rows : std::min(how.n_probe, centroids.rows);
-  plan.n_probe = std::min(how.n_probe, centroids.rows);
-  const bool products = options_.metric == Metric::kInnerProduct;
-  const auto run = [&](Scratch& scratch, std::size_t q, const float* vector) {
-    search_one(scratch, queries.row(q), vector, plan, filter, ids + q * how.k,
-               distances + q * how.k);
-  };
-  if (queries.rows < kFewQueries) {
-    const auto op =
-        kernels::active().float_rows[products ? kernels::kOpDot : kernels::kOpL2][0];
-    const Lease lease(*this);
-    Scratch& scratch = *lease;
-    scratch.vector.resize(dim);
-    scratch.list_keys.resize(centroids.rows);
-    for (std::size_t q = 0; q < queries.rows; ++q) {
-      widen(queries.row(q), type, scratch.vector.data());
-      float* keys = scratch.list_keys.data();
-      op(scratch.vector.data(), reinterpret_cast<const std::byte*>(centroids.data),
-         centroids.stride * sizeof(float), centroids.rows, dim, keys);
-      if (products) {
-        for (std::size_t l = 0; l < centroids.rows; ++l) keys[l] = -keys[l];
-      }
-      scratch.choose(probes);
-      run(scratch, q, scratch.vector.data());
+  const std::size_t probes = filter != nullptr ? lists : plan.n_probe;
+  parallel_for(
+      queries.rows, resolve_threads(threads), kernels::kScorePoints,
+      [&](std::size_t begin, std::size_t end, std::size_t) {
+        const Lease lease(*this);
+        Scratch& scratch = *lease;
+        for (std::size_t at = begin; at < end; at += kernels::kScorePoints) {
+          const std::size_t part = std::min(kernels::kScorePoints, end - at);
+          score_lists(scratch, queries, at, part);
+          for (std::size_t i = 0; i < part; ++i) {
+            scratch.choose(i * scratch.stride, lists, probes);
+            search_one(scratch, queries.row(at + i), scratch.vectors.data() + i * dim,
+                       plan, filter, ids + (at + i) * how.k,
+                       distances + (at + i) * how.k);
+          }
+        }
+      },
+      queries.rows > 1 ? monitor : nullptr);
+}
+
+void IvfIndex::Trained::pack() {
+  constexpr std::size_t kGroup = kernels::kGroup;
+  const MatrixView<float> centroids = coarse.centroids();
+  const std::size_t count = (centroids.rows + kGroup - 1) / kGroup;
+  packed.assign(count * kGroup * centroids.cols, 0.0f);
+  offsets.assign(count * kGroup, kInfinity);
+  groups.resize(count);
+  std::iota(groups.begin(), groups.end(), 0u);
+  const bool products = codec.options().products;
+  for (std::size_t l = 0; l < centroids.rows; ++l) {
+    float* to = packed.data() + l / kGroup * kGroup * centroids.cols + l % kGroup;
+    double square = 0;
+    for (std::size_t k = 0; k < centroids.cols; ++k) {
+      const float x = centroids.row(l)[k] - codec.mean()[k];
+      to[k * kGroup] = products ? -x : -2 * x;
+      square += static_cast<double>(x) * static_cast<double>(x);
     }
-    return;
+    offsets[l] = products ? 0.0f : static_cast<float>(square);
   }
-  const std::size_t batch = std::min(kQueryBatch, queries.rows);
-  std::vector<float> vectors(batch * dim), keys(batch * probes);
-  std::vector<std::int64_t> chosen(batch * probes);
-  for (std::size_t at = 0; at < queries.rows; at += batch) {
-    const std::size_t part = std::min(batch, queries.rows - at);
-    for (std::size_t i = 0; i < part; ++i) {
-      widen(queries.row(at + i), type, vectors.data() + i * dim);
+}
+
+// Float vectors of some queries, and the keys of all lists for each of them.
+void IvfIndex::score_lists(Scratch& scratch, RowsView queries, std::size_t first,
+                           std::size_t count) const {
+  const std::size_t dim = options_.dim;
+  const DType type = search::query_dtype(options_.dtype);
+  const std::size_t lists = trained_->lists.lists();
+  scratch.stride = trained_->offsets.size();
+  scratch.vectors.resize(kernels::kScorePoints * dim);
+  scratch.centred.resize(kernels::kScorePoints * dim);
+  scratch.list_keys.resize(kernels::kScorePoints * scratch.stride);
+  const float* mean = trained_->codec.mean().data();
+  for (std::size_t i = 0; i < count; ++i) {
+    widen(queries.row(first + i), type, scratch.vectors.data() + i * dim);
+    for (std::size_t k = 0; k < dim; ++k) {
+      scratch.centred[i * dim + k] = scratch.vectors[i * dim + k] - mean[k];
     }
-    const search::RowSet set{.metric = products ? Metric::kInnerProduct : Metric::kL2,
-                             .dtype = DType::kFloat32,
-                             .dim = dim,
-                             .rows = reinterpret_cast<const std::byte*>(centroids.data),
-                             .stride = centroids.stride * sizeof(float),
-                             .count = centroids.rows};
-    search::search_topk(
-        set,
-        {reinterpret_cast<const std::byte*>(vectors.data()), part, dim * sizeof(float)},
-        probes, threads, nullptr, chosen.data(), keys.data());
-    parallel_for(part, resolve_threads(threads), 8,
-                 [&](std::size_t begin, std::size_t end, std::size_t) {
-                   const Lease lease(*this);
-                   Scratch& scratch = *lease;
-                   for (std::size_t i = begin; i < end; ++i) {
-                     scratch.probes.resize(probes);
-                     scratch.probe_keys.resize(probes);
-                     for (std::size_t p = 0; p < probes; ++p) {
-                       scratch.probes[p] =
-                           static_cast<std::uint32_t>(chosen[i * probes + p]);
-                       scratch.probe_keys[p] = keys[i * probes + p];
-                     }
-                     run(scratch, at + i, vectors.data() + i * dim);
-                   }
-                 });
-    if (monitor != nullptr) monitor->poll(at + part, queries.rows);
+  }
+  const auto& table = kernels::active();
+  if (count == 1) {
+    table.score_point(scratch.centred.data(), trained_->packed.data(),
+                      trained_->offsets.data(), dim, trained_->groups.size(),
+                      scratch.list_keys.data());
+  } else {
+    table.score_tile(scratch.centred.data(), dim, count, trained_->packed.data(),
+                     trained_->offsets.data(), dim, trained_->groups.data(),
+                     trained_->groups.size(), scratch.list_keys.data(), scratch.stride,
+                     nullptr, 0);
+  }
+  if (options_.metric == Metric::kInnerProduct) return;
+  for (std::size_t i = 0; i < count; ++i) {
+    float square;
+    kernels::active().float_squares[0](
+        reinterpret_cast<const std::byte*>(scratch.centred.data() + i * dim), 0, 1, dim,
+        &square);
+    float* keys = scratch.list_keys.data() + i * scratch.stride;
+    for (std::size_t l = 0; l < lists; ++l) keys[l] = std::max(0.0f, keys[l] + square);
   }
 }
 
@@ -833,23 +853,41 @@ template <class Key>
 void IvfIndex::measure(Scratch& scratch, const std::byte* query, const float* vector,
                        const Search& how, std::int64_t* ids, float* distances) const {
   constexpr auto kBlock = static_cast<std::uint32_t>(CodeLists::kBlock);
-  constexpr std::size_t kAhead = 4;
   const CodeLists& lists = trained_->lists;
   const std::size_t count = ids_.slots();
   const std::size_t stride = row_stride();
   const search::Canonical<Key> canonical(row_set(), query);
+  // Cosine over floats: inner products first, and the canonical distance for those that
+  // rounding may have among the k nearest.
+  const bool cosine = options_.metric == Metric::kCosine;
+  const bool screened = cosine && search::is_float(options_.storage);
   search::TopK<Key> near(how.k);
+  scratch.measured.clear();
+  scratch.screened.clear();
   const auto take = [&](const std::vector<std::uint32_t>& slots) {
-    for (std::size_t i = 0; i < std::min(kAhead, slots.size()); ++i) {
-      prefetch_run(rows_.data() + slots[i] * stride, stride);
-    }
-    for (std::size_t i = 0; i < slots.size(); ++i) {
-      if (i + kAhead < slots.size()) {
-        prefetch_run(rows_.data() + slots[i + kAhead] * stride, stride);
+    constexpr std::size_t kPart = search::Canonical<Key>::kBlock;
+    const auto dots = kernels::active().float_gather[kernels::kOpDot];
+    Key keys[kPart];
+    float products[kPart];
+    for (std::size_t at = 0; at < slots.size(); at += kPart) {
+      const std::size_t part = std::min(kPart, slots.size() - at);
+      if (screened) {
+        dots[static_cast<std::size_t>(options_.storage)](vector, rows_.data(), stride,
+                                                         slots.data() + at, part,
+                                                         options_.dim, products);
+        for (std::size_t i = 0; i < part; ++i) {
+          const float norm = norms_[slots[at + i]];
+          const float key = norm > 0 ? 1.0f - products[i] / norm : 1.0f;
+          scratch.measured.push_back(slots[at + i]);
+          scratch.screened.push_back(key);
+          near.push(static_cast<Key>(key), slots[at + i]);
+        }
+      } else {
+        canonical.some(slots.data() + at, part, keys);
+        for (std::size_t i = 0; i < part; ++i) {
+          near.push(keys[i], ids_.id_of(slots[at + i]));
+        }
       }
-      Key key;
-      canonical.some(&slots[i], 1, &key);
-      near.push(key, ids_.id_of(slots[i]));
     }
   };
   const std::size_t first = std::min(scratch.size, 2 * how.k + 6);
@@ -872,7 +910,6 @@ void IvfIndex::measure(Scratch& scratch, const std::byte* query, const float* ve
   if (!scratch.later.empty()) {
     scratch.slots.clear();
     // In the estimates' terms.
-    const bool cosine = options_.metric == Metric::kCosine;
     const float worst = near.full()
                             ? static_cast<float>(near.limit()) * (cosine ? 2.0f : 1.0f)
                             : kInfinity;
@@ -897,6 +934,19 @@ void IvfIndex::measure(Scratch& scratch, const std::byte* query, const float* ve
       scratch.slots.push_back(lists.slot(place));
     }
     take(scratch.slots);
+  }
+  if (screened) {
+    // Twice the rounding of a product of unit vectors, of the norm and of the query.
+    const float error = 2 * (static_cast<float>(options_.dim) / 32 + 16) * 0x1.0p-24f;
+    const float last = static_cast<float>(near.limit()) + error;
+    near = search::TopK<Key>(how.k);
+    for (std::size_t i = 0; i < scratch.measured.size(); ++i) {
+      if (scratch.screened[i] > last) continue;
+      const std::uint32_t slot = scratch.measured[i];
+      Key key;
+      canonical.some(&slot, 1, &key);
+      near.push(key, ids_.id_of(slot));
+    }
   }
   const auto& best = near.sort();
   for (std::size_t i = 0; i < best.size(); ++i) {
@@ -951,9 +1001,9 @@ IvfIndex::Memory IvfIndex::memory() const {
   Memory memory{};
   if (trained_ != nullptr) {
     memory.codes = trained_->lists.memory_bytes() + trained_->codec.memory_bytes();
-    // The centroids, and the same twice again packed for assigning.
+    // The centroids, and the same three times again packed to assign and to search.
     memory.centroids =
-        3 * trained_->coarse.centroids().rows * options_.dim * sizeof(float);
+        4 * trained_->coarse.centroids().rows * options_.dim * sizeof(float);
   }
   memory.rows = rows_.capacity_bytes() + norms_.capacity_bytes();
   memory.ids = ids_.memory_bytes() + places_.capacity() * sizeof(std::uint32_t);
@@ -1029,6 +1079,7 @@ std::unique_ptr<IvfIndex> IvfIndex::load_from(const storage::FileReader& reader)
                                     codec.payload_bytes(), count);
   index->trained_ = std::make_unique<Trained>(
       Trained{std::move(coarse), std::move(codec), std::move(lists)});
+  index->trained_->pack();
   if (!options.keep_rows) return index;
   // dim is below 2^24 and count below 2^32: no product overflows.
   index->rows_ = reader.array<std::byte>("ivf.rows", count * index->row_stride());

@@ -137,6 +137,8 @@ class IvfIndex {
   void unlink(std::uint32_t place);
   void require_trained() const;
   void check_filter(const storage::SlotSet* filter) const;
+  void score_lists(Scratch& scratch, RowsView queries, std::size_t first,
+                   std::size_t count) const;
   void search_one(Scratch& scratch, const std::byte* query, const float* vector,
                   const Search& how, const storage::SlotSet* filter, std::int64_t* ids,
                   float* distances) const;
@@ -149,6 +151,12 @@ class IvfIndex {
     codec::KMeans coarse;
     codec::PieceCodec codec;
     storage::CodeLists lists;
+    // The centroids as ScoreTile reads them, so that keys of lists are
+    // |q'|^2 + (|c'|^2 - 2 <q', c'>), about the mean (ip: -<q, c>).
+    std::vector<float> packed = {};
+    std::vector<float> offsets = {};
+    std::vector<std::uint32_t> groups = {};
+    void pack();
   };
 
   IvfOptions options_;

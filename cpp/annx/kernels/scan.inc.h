@@ -64,6 +64,47 @@ void scan_tables(const float* coordinates, const float* books,
   }
 }
 
+// Groups that are summed together: enough sums to hide a multiply-add's latency.
+template <std::size_t G>
+ANNX_INLINE void score_groups(const float* point, const float* packed,
+                              const float* offsets, std::size_t dim, float* scores) {
+  constexpr std::size_t kRegisters = kGroup / kTileLanes;
+  Lanes sums[G * kRegisters];
+  ANNX_UNROLL
+  for (std::size_t r = 0; r < G * kRegisters; ++r) {
+    sums[r] = lanes_load(offsets + r * kTileLanes);
+  }
+  for (std::size_t i = 0; i < dim; ++i) {
+    const Lanes x = lanes_set(point[i]);
+    ANNX_UNROLL
+    for (std::size_t g = 0; g < G; ++g) {
+      ANNX_UNROLL
+      for (std::size_t r = 0; r < kRegisters; ++r) {
+        const float* c = packed + (g * dim + i) * kGroup + r * kTileLanes;
+        sums[g * kRegisters + r] =
+            lanes_fma(x, lanes_load(c), sums[g * kRegisters + r]);
+      }
+    }
+  }
+  ANNX_UNROLL
+  for (std::size_t r = 0; r < G * kRegisters; ++r) {
+    lanes_store(scores + r * kTileLanes, sums[r]);
+  }
+}
+
+void score_point(const float* point, const float* packed, const float* offsets,
+                 std::size_t dim, std::size_t groups, float* scores) {
+  std::size_t g = 0;
+  for (; g + 4 <= groups; g += 4) {
+    score_groups<4>(point, packed + g * dim * kGroup, offsets + g * kGroup, dim,
+                    scores + g * kGroup);
+  }
+  for (; g < groups; ++g) {
+    score_groups<1>(point, packed + g * dim * kGroup, offsets + g * kGroup, dim,
+                    scores + g * kGroup);
+  }
+}
+
 // Sums of more parts than fit 16 bits go in portions.
 ANNX_INLINE void block_sums(const std::uint8_t* codes, std::size_t parts,
                             const std::uint8_t* tables, std::int32_t* sums) {

@@ -367,6 +367,11 @@ using LeafKeys = std::uint32_t (*)(const float* query, const float* points,
                                    const float* scales, std::size_t dim, float limit,
                                    float* out);
 
+// ScoreTile for one point and all of `groups` groups: the same bits.
+using ScorePoint = void (*)(const float* point, const float* packed,
+                            const float* offsets, std::size_t dim, std::size_t groups,
+                            float* scores);
+
 struct KernelTable {
   const char* isa;
   FloatRows float_rows[kOpCount][kFloatTypes];
@@ -412,6 +417,7 @@ struct KernelTable {
   PieceEncode piece_encode;
   BoxBounds box_bounds[2];  // l2, l1
   LeafKeys leaf_keys[3];    // l2, l1, l2 of scaled points
+  ScorePoint score_point;
 };
 
 }  // namespace annx::kernels

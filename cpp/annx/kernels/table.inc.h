@@ -65,6 +65,7 @@ constexpr KernelTable make_table() {
       &piece_encode,
       {&box_bounds<BoxL2>, &box_bounds<BoxL1>},
       {&leaf_keys<LeafL2>, &leaf_keys<LeafL1>, &leaf_keys<LeafScaled>},
+      &score_point,
   };
 }
 
