@@ -41,8 +41,9 @@ struct KnnOptions {
 struct KnnGraph {
   std::size_t k = 0;
   // count x k, nearest first, ties by slot: slots (kNoSlot past the last) and squared
-  // distances (+inf there) between the vectors of the source. With recall 1 nothing
-  // that was left out has a squared distance below the last one's, but for rounding.
+  // distances (+inf there) between the vectors of the source, by the canonical kernel.
+  // With recall 1 nothing that was left out has a squared distance below the last
+  // one's, but for rounding.
   std::vector<std::uint32_t> slots;
   std::vector<float> keys;
   double recall = 0;  // as estimated from the sample
