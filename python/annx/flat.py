@@ -226,11 +226,12 @@ class FlatIndex(ScannedIndex):
         array, _ = as_queries(
             queries, dim=self.dim, dtype=query_dtype(self.dtype), check=False
         )
-        offsets = self._native.count_radius(
+        offsets: NDArray[np.int64] = self._native.count_radius(
             array,
             limit,
             self._filter(filter),
             check_threads(threads, array.shape[0]),
             check_progress(progress),
         )
-        return np.diff(offsets)
+        counts: NDArray[np.int64] = np.diff(offsets)
+        return counts
