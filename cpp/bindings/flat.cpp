@@ -106,6 +106,21 @@ py::tuple flat_search_radius(const FlatIndex& self, const py::array& queries,
   return ragged(std::move(found));
 }
 
+py::array_t<std::int64_t> flat_count_radius(const FlatIndex& self,
+                                            const py::array& queries, double radius,
+                                            const SlotSet* filter, std::size_t threads,
+                                            const py::object& progress) {
+  const RowsView view =
+      stored(queries, search::query_dtype(self.dtype()), self.dim(), "queries");
+  PyMonitor monitor(progress);
+  std::vector<std::int64_t> offsets;
+  {
+    const py::gil_scoped_release released;
+    offsets = self.count_radius(view, radius, filter, threads, &monitor);
+  }
+  return give(std::move(offsets));
+}
+
 struct SingleFlat {
   using Index = FlatIndex;
   static DType dtype(const FlatIndex& index) { return index.dtype(); }
@@ -263,6 +278,8 @@ void bind_index(py::module_& m) {
       .def("search", &flat_search, py::arg("queries"), py::arg("k"),
            py::arg("filter").none(true), py::arg("threads"), py::arg("progress"))
       .def("search_radius", &flat_search_radius, py::arg("queries"), py::arg("radius"),
+           py::arg("filter").none(true), py::arg("threads"), py::arg("progress"))
+      .def("count_radius", &flat_count_radius, py::arg("queries"), py::arg("radius"),
            py::arg("filter").none(true), py::arg("threads"), py::arg("progress"))
       .def("memory", [](const FlatIndex& self) {
         FlatIndex::Memory memory;

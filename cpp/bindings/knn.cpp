@@ -1,29 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
-// All-pairs search.
+// All-pairs search, and connected components under a radius.
 #include <vector>
 
 #include "annx/base/types.h"
 #include "annx/graph/knn_rows.h"
+#include "annx/search/components.h"
 #include "common.h"
 
 namespace annx::bindings {
 namespace {
+
+// Rows that are read where they lie.
+struct Borrowed {
+  search::RowSet set;
+  std::vector<float> norms;
+
+  Borrowed(RowsView view, std::size_t dim, std::string_view metric,
+           std::string_view dtype) {
+    set.metric = parse_metric(metric);
+    set.dtype = parse_dtype(dtype);
+    set.dim = dim;
+    set.rows = view.data;
+    set.stride = view.stride;
+    set.count = view.rows;
+    if (view.stride != row_bytes(set.dtype, dim)) {
+      throw InvalidArgument("vectors has rows of another width");
+    }
+    if (set.metric != Metric::kCosine) return;
+    norms.resize(view.rows);
+    search::row_norms(set.dtype, view, dim, norms.data());
+    set.norms = norms.data();
+  }
+};
 
 py::tuple knn_graph(const py::array& vectors, std::size_t dim, std::size_t k,
                     std::string_view metric, std::string_view dtype, double recall,
                     std::uint64_t seed, std::size_t threads,
                     const py::object& progress) {
   const RowsView view = rows(vectors, "vectors");
-  search::RowSet set;
-  set.metric = parse_metric(metric);
-  set.dtype = parse_dtype(dtype);
-  set.dim = dim;
-  set.rows = view.data;
-  set.stride = view.stride;
-  set.count = view.rows;
-  if (view.stride != row_bytes(set.dtype, dim)) {
-    throw InvalidArgument("vectors has rows of another width");
-  }
   Array<std::int64_t> ids({view.rows, k});
   Array<float> distances({view.rows, k});
   std::int64_t* ids_out = ids.mutable_data();
@@ -32,16 +46,27 @@ py::tuple knn_graph(const py::array& vectors, std::size_t dim, std::size_t k,
   double reached = 0;
   {
     const py::gil_scoped_release released;
-    std::vector<float> norms;
-    if (set.metric == Metric::kCosine) {
-      norms.resize(view.rows);
-      search::row_norms(set.dtype, view, dim, norms.data());
-      set.norms = norms.data();
-    }
-    reached = graph::knn_rows(set, k, recall, seed, threads, &monitor, ids_out,
+    const Borrowed borrowed(view, dim, metric, dtype);
+    reached = graph::knn_rows(borrowed.set, k, recall, seed, threads, &monitor, ids_out,
                               distances_out);
   }
   return py::make_tuple(ids, distances, reached);
+}
+
+Array<std::int64_t> connected_components(const py::array& vectors, std::size_t dim,
+                                         double radius, std::string_view metric,
+                                         std::string_view dtype, std::size_t threads,
+                                         const py::object& progress) {
+  const RowsView view = rows(vectors, "vectors");
+  Array<std::int64_t> labels(static_cast<py::ssize_t>(view.rows));
+  std::int64_t* out = labels.mutable_data();
+  PyMonitor monitor(progress);
+  {
+    const py::gil_scoped_release released;
+    const Borrowed borrowed(view, dim, metric, dtype);
+    search::connected_components(borrowed.set, radius, threads, &monitor, out);
+  }
+  return labels;
 }
 
 }  // namespace
@@ -49,6 +74,9 @@ py::tuple knn_graph(const py::array& vectors, std::size_t dim, std::size_t k,
 void bind_knn(py::module_& m) {
   m.def("knn_graph", &knn_graph, py::arg("vectors"), py::arg("dim"), py::arg("k"),
         py::arg("metric"), py::arg("dtype"), py::arg("recall"), py::arg("seed"),
+        py::arg("threads"), py::arg("progress"));
+  m.def("connected_components", &connected_components, py::arg("vectors"),
+        py::arg("dim"), py::arg("radius"), py::arg("metric"), py::arg("dtype"),
         py::arg("threads"), py::arg("progress"));
 }
 

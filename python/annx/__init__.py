@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from annx._core import __version__
+from annx.bands import connected_components, search_band
 from annx.errors import FormatError, NotCalibratedError, NotTrainedError
 from annx.exact import exact_search, pairwise_distances
 from annx.filters import IdSet
@@ -36,8 +37,10 @@ __all__ = [
     "RadiusResult",
     "SearchResult",
     "__version__",
+    "connected_components",
     "exact_search",
     "knn_graph",
     "load",
     "pairwise_distances",
+    "search_band",
 ]

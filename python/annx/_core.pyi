@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['FlatIndex', 'GraphIndex', 'IVFIndex', 'KDForestIndex', 'KMeans', 'LSHIndex', 'PQFlatIndex', 'ProductQuantizer', 'SlotSet', 'check_rows', 'exact_search', 'file_checksum', 'file_kind', 'isa', 'isas', 'knn_graph', 'move_centroids', 'pairwise_distances', 'probe_kernel', 'random_bits', 'tile_products']
+__all__: list[str] = ['FlatIndex', 'GraphIndex', 'IVFIndex', 'KDForestIndex', 'KMeans', 'LSHIndex', 'PQFlatIndex', 'ProductQuantizer', 'SlotSet', 'check_rows', 'connected_components', 'exact_search', 'file_checksum', 'file_kind', 'isa', 'isas', 'knn_graph', 'move_centroids', 'pairwise_distances', 'probe_kernel', 'random_bits', 'tile_products']
 class KMeans:
     @staticmethod
     def from_bytes(data: bytes) -> KMeans:
@@ -137,6 +137,8 @@ class FlatIndex:
     def add(self, vectors: numpy.ndarray, ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int64] | None) -> numpy.typing.NDArray[numpy.int64]:
         ...
     def contains(self, id: typing.SupportsInt | typing.SupportsIndex) -> bool:
+        ...
+    def count_radius(self, queries: numpy.ndarray, radius: typing.SupportsFloat | typing.SupportsIndex, filter: SlotSet, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> numpy.typing.NDArray[numpy.int64]:
         ...
     def get(self, ids: numpy.typing.NDArray[numpy.int64]) -> numpy.typing.NDArray[numpy.uint8]:
         """
@@ -512,6 +514,8 @@ def check_rows(rows: numpy.ndarray, dtype: str, dim: typing.SupportsInt | typing
     """
     Raise ValueError at NaN, infinity, a squared norm beyond float32 or stray bits.
     """
+def connected_components(vectors: numpy.ndarray, dim: typing.SupportsInt | typing.SupportsIndex, radius: typing.SupportsFloat | typing.SupportsIndex, metric: str, dtype: str, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> numpy.typing.NDArray[numpy.int64]:
+    ...
 def exact_search(queries: numpy.ndarray, vectors: numpy.ndarray, dim: typing.SupportsInt | typing.SupportsIndex, k: typing.SupportsInt | typing.SupportsIndex, metric: str, dtype: str, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple:
     ...
 def file_checksum(data: bytes) -> int:

@@ -30,7 +30,7 @@ from annx.filters import IdSet
 from annx.io import Saved
 from annx.results import RadiusResult
 
-__all__ = ["Index", "Progress", "ScannedIndex"]
+__all__ = ["Index", "Progress", "ScannedIndex", "radius_by_search"]
 
 Progress = Callable[[int, int], Any]
 """Called with (done, total) now and then; what it raises stops the work."""
@@ -181,6 +181,40 @@ class Index(Saved):
                 )
             filter = IdSet(as_ids(filter, name="filter"))
         return filter._slots_of(self, self._native)
+
+
+def radius_by_search(
+    index: Any, queries: NDArray[Any], radius: float, ef: int | None, **options: Any
+) -> RadiusResult:
+    """Find what lies within a radius by searches for ever more neighbours.
+
+    A query is done once its last neighbour lies outside, or there are no more; the
+    others go on with four times as many.
+    """
+    n = queries.shape[0]
+    ids: list[NDArray[np.int64]] = [np.zeros(0, np.int64)] * n
+    distances: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * n
+    left = np.arange(n)
+    k = 32
+    limit = np.float32(radius)
+    while left.size:
+        k = max(1, min(k, len(index)))
+        width = max(2 * k, 64 if ef is None else ef)
+        found = index.search(queries[left], k, ef=width, **options)
+        inside = (found.distances <= limit) & (found.ids >= 0)
+        whole = ~inside[:, -1] | (k >= len(index))
+        for row in np.flatnonzero(whole):
+            ids[left[row]] = found.ids[row, inside[row]]
+            distances[left[row]] = found.distances[row, inside[row]]
+        left = left[~whole]
+        k *= 4
+    offsets = np.zeros(n + 1, np.int64)
+    np.cumsum([part.size for part in ids], out=offsets[1:])
+    return RadiusResult(
+        offsets,
+        np.concatenate([*ids, np.zeros(0, np.int64)]),
+        np.concatenate([*distances, np.zeros(0, np.float32)]),
+    )
 
 
 class ScannedIndex(Index):

@@ -20,6 +20,7 @@ from annx._validate import (
     check_k,
     check_metric,
     check_progress,
+    check_real,
     check_threads,
     query_dtype,
 )
@@ -198,3 +199,39 @@ class FlatIndex(ScannedIndex):
         if single:
             return SearchResult(ids[0], distances[0], metric)
         return SearchResult(ids, distances, metric)
+
+    def count_radius(
+        self,
+        queries: Any,
+        radius: float,
+        *,
+        filter: Any = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> NDArray[np.int64]:
+        """Count what lies within a radius of each query.
+
+        Parameters
+        ----------
+        queries, radius, filter, threads, progress
+            As for `search_radius`.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+            The ``counts`` of `search_radius`, without holding what it found.
+        """
+        low = -np.inf if self.metric in ("ip", "cosine") else 0.0
+        limit = check_real(radius, name="radius", low=float(low))
+        array, _ = as_queries(
+            queries, dim=self.dim, dtype=query_dtype(self.dtype), check=False
+        )
+        offsets: NDArray[np.int64] = self._native.count_radius(
+            array,
+            limit,
+            self._filter(filter),
+            check_threads(threads, array.shape[0]),
+            check_progress(progress),
+        )
+        counts: NDArray[np.int64] = np.diff(offsets)
+        return counts

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from annx import _core, _validate
-from annx._index import Index, Progress
+from annx._index import Index, Progress, radius_by_search
 from annx.io import register
-from annx.results import SearchResult
+from annx.results import RadiusResult, SearchResult
 
 __all__ = ["GraphIndex"]
 
@@ -313,6 +313,50 @@ class GraphIndex(Index):
             None if progress is None else _validate.check_progress(progress),
         )
         return SearchResult(ids, distances, metric)
+
+    def search_radius(
+        self,
+        queries: ArrayLike,
+        radius: float,
+        *,
+        ef: int | None = None,
+        filter: Any = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> RadiusResult:
+        """Find about everything within a radius.
+
+        Parameters
+        ----------
+        queries : array_like, shape (n_queries, dim) or (dim,)
+        radius : float
+            The largest distance that is returned: squared for ``"l2"``, the negated
+            inner product for ``"ip"``. Compared as float32.
+        ef : int, optional
+            Least width of the beam.
+        filter, threads, progress
+            As for `search`.
+
+        Returns
+        -------
+        RadiusResult
+            Ragged: for each query nearest first, ties by id. What is returned lies
+            within the radius; what a search as wide as the answer misses is missing.
+
+        Notes
+        -----
+        Searches for 32 neighbours, then four times as many, until the last one lies
+        outside, with beams twice as wide as that.
+        """
+        low = -np.inf if self.metric in ("ip", "cosine") else 0.0
+        limit = _validate.check_real(radius, name="radius", low=float(low))
+        if ef is not None:
+            _validate.check_int(ef, name="ef", low=1, high=(1 << 31) - 1)
+        dim, query_dtype, _ = self._search_facts
+        rows, _ = _validate.as_queries(queries, dim=dim, dtype=query_dtype)
+        return radius_by_search(
+            self, rows, limit, ef, filter=filter, threads=threads, progress=progress
+        )
 
     @cached_property
     def _search_facts(self) -> tuple[int, str, str]:

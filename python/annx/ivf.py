@@ -51,7 +51,8 @@ class IVFIndex(ScannedIndex):
     codec : {"rabitq", "pq4"}, default "rabitq"
         How the difference of a vector and its list's centroid is coded. ``"rabitq"``: a
         bit a dimension after a random rotation. ``"pq4"``: 4 bits a segment, by trained
-        codebooks.
+        codebooks; quicker for the same recall where it was measured at 50 and 128
+        dimensions, and slower at 384 and 784.
     n_lists : int or None
         None: twice the square root of the number of vectors that `train` gets, but no
         more than one for 39 of them.

@@ -74,15 +74,17 @@ def knn_graph(
     farther is worth it is read off the sample: its true edges say which share of all
     edges each further visit brings, so the work to be done is known before it is done.
     Comparisons are register tiles that judge a product from both sides. Long vectors
-    are compared by a sketch first: their coordinates along the axes that hold 95 % of
-    the variance, if those are at most half as many, and the length of the rest, which
-    together bound the distance from below. O(n (n / 256 + visits * 256) dim) time;
-    beside the result and `vectors` about ``4 dim + 12 k + 200`` bytes a vector.
+    are compared by a sketch: their coordinates along the axes that hold 95 % of the
+    variance, if those are at most half as many, and the length of the rest. It
+    estimates distances; two and a half times as many neighbours as are wanted are kept
+    by it and settled at the end. O(n (n / 256 + visits * 256) dim) time; beside the
+    result and `vectors` at most about ``8 dim + 40 k + 300`` bytes a vector.
 
     The exact graph comes of all pairs of cells in the same way, half of the products of
-    ``exact_search(vectors, vectors)``, and with sketches less; vectors whose k-th
-    neighbour is in doubt by rounding are searched for by themselves. Other metrics,
-    ``k > n / 8`` and fewer than 1024 vectors are always exact: O(n^2 dim).
+    ``exact_search(vectors, vectors)``, and with sketches, which then bound distances
+    from below, less; vectors whose k-th neighbour is in doubt by rounding are searched
+    for by themselves. Other metrics, ``k > n / 8`` and fewer than 1024 vectors are
+    always exact: O(n^2 dim).
 
     References
     ----------
@@ -90,7 +92,7 @@ def knn_graph(
     (visiting the nearest cells). Dong, Charikar and Li, "Efficient k-nearest neighbor
     graph construction for generic similarity measures", 2011 (the problem, and the
     descent that this was measured against). Seidl and Kriegel, "Optimal multi-step
-    k-nearest neighbor search", 1998 (bounds first, and in their order).
+    k-nearest neighbor search", 1998 (bounds first, then distances).
 
     Examples
     --------

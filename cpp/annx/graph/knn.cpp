@@ -34,8 +34,8 @@ constexpr std::size_t kVisitors = 240;
 // Cells among which a vector looks for those that it visits.
 constexpr std::size_t kNearestCells = 2048;
 constexpr std::size_t kSample = 400;
-// The share of the edges that may be missed at all that the angles may cost.
-constexpr double kLostShare = 0.1;
+// Of the edges that may be missed, the share that is left to estimates.
+constexpr double kLostShare = 0.15;
 // What a list can hold beyond the neighbours wanted.
 constexpr std::size_t kSpareRoom = 16;
 // Below this share of the squared lengths a tile's value has lost digits that matter.
@@ -52,6 +52,13 @@ float key_of(Entry entry) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(entry >> 32));
 }
 std::uint32_t slot_of(Entry entry) { return static_cast<std::uint32_t>(entry); }
+
+float square(const float* x, const float* y, std::size_t dim) {
+  float out;
+  kernels::active().float_rows[kernels::kOpL2][0](
+      x, reinterpret_cast<const std::byte*>(y), dim * sizeof(float), 1, dim, &out);
+  return out;
+}
 
 // Vectors on one side of a meeting.
 struct Side {
@@ -72,23 +79,25 @@ class Knn {
         n_(source.count()),
         dim_(source.dim()),
         k_(std::min(options.k, n_ - 1)),
-        room_(k_ + std::max(kSpareRoom, k_ / 2)),
+        kept_(sketch.projected && options.recall < 1
+                  ? std::min(n_ - 1, options.recall > 0.99 ? k_ * 4 : k_ * 5 / 2)
+                  : k_),
+        room_(kept_ + std::max(kSpareRoom, kept_ / 2)),
         sketch_(std::move(sketch)) {}
 
   void run(Monitor* monitor, KnnGraph& out);
 
  private:
-  struct Waiting {
-    float value;
-    std::uint32_t i;
-    std::uint32_t j;
-  };
   struct Worker {
-    std::vector<Waiting> waiting;
     Side left{Panels::Side::kQueries};
     Side right{Panels::Side::kRows};
     std::uint32_t loaded = kNoSlot;  // the cell on the left
     std::vector<float> rows;
+    // Vectors that distance() has read.
+    std::uint32_t slot = kNoSlot;
+    std::uint32_t other = kNoSlot;
+    std::vector<float> vector;
+    std::vector<float> other_vector;
   };
   // Which vectors visit a cell: places by cell.
   struct Visits {
@@ -112,6 +121,7 @@ class Knn {
   template <class Hit>
   void meet(Side& left, Side& right, bool same, Hit&& hit) const;
   bool all() const { return options_.recall >= 1; }
+  float distance(std::uint32_t slot, std::uint32_t other, Worker& worker) const;
   float settle(std::uint32_t u, std::uint32_t v, float value) const;
   float low_limit(float key) const { return search::next_above(key * sketch_.widen); }
   float limit(std::uint32_t place) const {
@@ -119,7 +129,7 @@ class Knn {
   }
   void shrink(std::uint32_t place);
   void expect_angles();
-  void meet_both(Side& left, Side& right, bool same, std::vector<Waiting>& waiting);
+  void meet_both(Side& left, Side& right, bool same);
   void meet_cells(std::uint32_t a, std::uint32_t b, Worker& worker);
   void meet_pairs(const CellPair* pairs, std::size_t count, Monitor* monitor);
   void find_truth(Monitor* monitor);
@@ -135,6 +145,7 @@ class Knn {
   std::size_t n_;
   std::size_t dim_;
   std::size_t k_;         // neighbours wanted, and there
+  std::size_t kept_;      // as many as a list has at last, some by estimate
   std::size_t room_ = 0;  // entries that it can have meanwhile
   Sketch sketch_;         // by position, once sorted
   KnnCells cells_;
@@ -167,8 +178,8 @@ void Knn::sort_into_cells(Monitor* monitor) {
   sorted.rows = AlignedBuffer(n_ * sketch_.width * sizeof(float));
   sorted.shares.resize(n_);
   sorted.rests.resize(n_);
-  if (sketch_.projected || all()) {
-    plain_ = source_.plain();
+  plain_ = source_.plain();
+  if (all()) {
     moved_ = plain_.data == nullptr;
     if (moved_) {
       copies_ = AlignedBuffer(n_ * dim_ * sizeof(float));
@@ -254,21 +265,26 @@ void Knn::meet(Side& left, Side& right, bool same, Hit&& hit) const {
 
 // The key of a pair that a tile let through.
 float Knn::settle(std::uint32_t u, std::uint32_t v, float value) const {
-  const auto square = [](const float* x, const float* y, std::size_t dim) {
-    float out;
-    kernels::active().float_rows[kernels::kOpL2][0](
-        x, reinterpret_cast<const std::byte*>(y), dim * sizeof(float), 1, dim, &out);
-    return out;
-  };
   if (all()) return square(whole(u), whole(v), dim_);
-  // Never below the value, which may be above the distance (expect_angles): then what
-  // gets in does not depend on when a pair meets.
-  if (sketch_.projected)
-    return std::max({value, square(whole(u), whole(v), dim_), 0.0f});
-  if (value < kCancelled * (sketch_.shares[u] + sketch_.shares[v])) {
+  if (!sketch_.projected &&
+      value < kCancelled * (sketch_.shares[u] + sketch_.shares[v])) {
     return square(sketch_.row(u), sketch_.row(v), dim_);
   }
   return std::max(value + (sketch_.rests[u] + sketch_.rests[v]), 0.0f);
+}
+
+// The squared distance of two vectors, which need not lie in memory.
+float Knn::distance(std::uint32_t slot, std::uint32_t other, Worker& worker) const {
+  const auto vector = [&](std::uint32_t wanted, std::uint32_t& held,
+                          std::vector<float>& to) {
+    if (!moved_ && plain_.data != nullptr) return plain_.row(wanted);
+    to.resize(dim_);
+    if (held != wanted) source_.vector(wanted, to.data());
+    held = wanted;
+    return static_cast<const float*>(to.data());
+  };
+  const float* x = vector(slot, worker.slot, worker.vector);
+  return square(x, vector(other, worker.other, worker.other_vector), dim_);
 }
 
 // Keeps the best of a list, each once, in order. Lists fill up and are sorted now and
@@ -278,9 +294,9 @@ void Knn::shrink(std::uint32_t place) {
   std::uint32_t& count = counts_[place];
   std::sort(list, list + count);
   count = static_cast<std::uint32_t>(std::unique(list, list + count) - list);
-  if (count < k_) return;
-  count = static_cast<std::uint32_t>(k_);
-  limits_[place].store(low_limit(key_of(list[k_ - 1])), std::memory_order_relaxed);
+  if (count < kept_) return;
+  count = static_cast<std::uint32_t>(kept_);
+  limits_[place].store(low_limit(key_of(list[kept_ - 1])), std::memory_order_relaxed);
 }
 
 void Knn::give(std::uint32_t to, Entry entry) {
@@ -292,7 +308,7 @@ void Knn::give(std::uint32_t to, Entry entry) {
 }
 
 // Everything that a tile lets through, to both sides.
-void Knn::meet_both(Side& left, Side& right, bool same, std::vector<Waiting>& waiting) {
+void Knn::meet_both(Side& left, Side& right, bool same) {
   for (std::size_t i = 0; i < left.count; ++i) left.limits[i] = limit(left.places[i]);
   for (std::size_t j = 0; j < right.count; ++j) {
     right.limits[j] = limit(right.places[j]);
@@ -314,27 +330,7 @@ void Knn::meet_both(Side& left, Side& right, bool same, std::vector<Waiting>& wa
       right.limits[j] = limit(v);
     }
   };
-  if (!sketch_.projected) {
-    meet(left, right, same, judge);
-    return;
-  }
-  // Whole vectors are dear: the likelier pairs first, and then most of the others need
-  // not be settled.
-  waiting.clear();
-  meet(left, right, same, [&](std::size_t i, std::size_t j, float value) {
-    waiting.push_back(
-        {value, static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(j)});
-  });
-  const auto nearer = [](const Waiting& a, const Waiting& b) {
-    return std::tuple(a.value, a.i, a.j) < std::tuple(b.value, b.i, b.j);
-  };
-  auto begin = waiting.begin();
-  for (const std::size_t part : {16, 4, 1}) {
-    const auto end =
-        waiting.begin() + static_cast<std::ptrdiff_t>(waiting.size() / part);
-    if (end != waiting.end()) std::nth_element(begin, end, waiting.end(), nearer);
-    for (; begin != end; ++begin) judge(begin->i, begin->j, begin->value);
-  }
+  meet(left, right, same, judge);
 }
 
 void Knn::meet_cells(std::uint32_t a, std::uint32_t b, Worker& worker) {
@@ -343,7 +339,7 @@ void Knn::meet_cells(std::uint32_t a, std::uint32_t b, Worker& worker) {
     worker.loaded = a;
   }
   load(worker.right, 1.0f, cells_.begins[b], cells_.begins[b + 1]);
-  meet_both(worker.left, worker.right, a == b, worker.waiting);
+  meet_both(worker.left, worker.right, a == b);
 }
 
 void Knn::load_some(Side& side, float factor, const std::uint32_t* places,
@@ -415,7 +411,11 @@ void Knn::find_truth(Monitor* monitor) {
                  const std::uint32_t v = worker.right.places[j];
                  if (u == v || !(value < left.limits[i])) return;
                  Entry* list = truth_.data() + (first + i) * k_;
-                 const Entry entry = entry_of(settle(u, v, value), cells_.order[v]);
+                 const Entry entry =
+                     entry_of(sketch_.projected
+                                  ? distance(cells_.order[u], cells_.order[v], worker)
+                                  : settle(u, v, value),
+                              cells_.order[v]);
                  std::size_t at = k_;
                  for (; at != 0 && entry < list[at - 1]; --at) {
                    if (at != k_) list[at] = list[at - 1];
@@ -446,36 +446,31 @@ double Knn::recall() const {
   return static_cast<double>(found) / static_cast<double>(k_ * sample_.size());
 }
 
-// What a sketch leaves out of two vectors is at no small angle, mostly: takes its
-// cosine as at most that which all but a few of the sample's edges need.
+// What a sketch leaves out of two neighbours is at some angle, not parallel as the
+// bound must assume. From here on a value is the distance if that angle is what it is
+// for most of the sample's edges: an estimate, by which more neighbours are kept than
+// are wanted.
 void Knn::expect_angles() {
   if (!sketch_.projected) return;
   const std::size_t width = sketch_.width;
-  std::vector<float> needed;
+  std::vector<float> cosines;
   for (std::size_t s = 0; s < sample_.size(); ++s) {
-    const Entry* truth = truth_.data() + s * k_;
     const float* x = sketch_.row(sample_[s]);
     for (std::size_t i = 0; i < k_; ++i) {
-      const float* y = sketch_.row(place_[slot_of(truth[i])]);
-      double low = 0;
-      for (std::size_t d = 0; d + 1 < width; ++d) {
-        low += (static_cast<double>(x[d]) - y[d]) * (static_cast<double>(x[d]) - y[d]);
-      }
+      const Entry entry = truth_[s * k_ + i];
+      const float* y = sketch_.row(place_[slot_of(entry)]);
       const double a = x[width - 1];
       const double b = y[width - 1];
-      needed.push_back(static_cast<float>(
-          (low + a * a + b * b - key_of(truth[k_ - 1])) / std::max(2 * a * b, 1e-30)));
+      const double along = square(x, y, width) - (a - b) * (a - b);
+      cosines.push_back(static_cast<float>((along + a * a + b * b - key_of(entry)) /
+                                           std::max(2 * a * b, 1e-30)));
     }
   }
-  const auto lost = static_cast<std::size_t>(kLostShare * (1 - options_.recall) *
-                                             static_cast<double>(needed.size()));
-  const auto at = needed.end() - 1 - static_cast<std::ptrdiff_t>(lost);
-  std::nth_element(needed.begin(), at, needed.end());
-  const float cosine = std::clamp(*at, 0.0f, 1.0f);
+  const auto middle = cosines.begin() + static_cast<std::ptrdiff_t>(cosines.size() / 2);
+  std::nth_element(cosines.begin(), middle, cosines.end());
+  const float factor = std::sqrt(std::clamp(*middle, 0.0f, 1.0f));
   auto* rows = reinterpret_cast<float*>(sketch_.rows.data());
-  for (std::size_t p = 0; p < n_; ++p) {
-    rows[p * width + width - 1] *= std::sqrt(cosine);
-  }
+  for (std::size_t p = 0; p < n_; ++p) rows[p * width + width - 1] *= factor;
 }
 
 // By how much the mean of a cell is farther from a vector than that of its own, in
@@ -607,7 +602,7 @@ void Knn::visit(const Visits& visits, Monitor* monitor) {
             const auto count =
                 static_cast<std::size_t>(std::min<std::uint64_t>(end - at, kVisitors));
             load_some(worker.left, -2.0f, visits.places.data() + at, count, worker);
-            meet_both(worker.left, worker.right, false, worker.waiting);
+            meet_both(worker.left, worker.right, false);
           }
         }
       },
@@ -648,14 +643,31 @@ void Knn::run(Monitor* monitor, KnnGraph& out) {
   out.k = options_.k;
   out.slots.assign(n_ * out.k, kNoSlot);
   out.keys.assign(n_ * out.k, kInfinity);
-  for (std::size_t p = 0; p < n_; ++p) {
-    const std::size_t to = cells_.order[p] * out.k;
-    for (std::size_t i = 0; i < counts_[p]; ++i) {
-      const Entry entry = lists_[p * room_ + i];
-      out.slots[to + i] = slot_of(entry);
-      out.keys[to + i] = key_of(entry);
-    }
-  }
+  parallel_for(
+      n_, options_.threads, 256,
+      [&](std::size_t begin, std::size_t end, std::size_t) {
+        Worker worker;
+        for (std::size_t p = begin; p < end; ++p) {
+          const std::uint32_t slot = cells_.order[p];
+          Entry* list = lists_.data() + p * room_;
+          if (!all()) {
+            for (std::size_t i = 0; i < counts_[p]; ++i) {
+              if (i + 1 < counts_[p] && plain_.data != nullptr) {
+                prefetch_run(plain_.row(slot_of(list[i + 1])), dim_ * sizeof(float));
+              }
+              const std::uint32_t other = slot_of(list[i]);
+              list[i] = entry_of(distance(slot, other, worker), other);
+            }
+            std::sort(list, list + counts_[p]);
+          }
+          const std::size_t to = slot * out.k;
+          for (std::size_t i = 0; i < std::min<std::size_t>(k_, counts_[p]); ++i) {
+            out.slots[to + i] = slot_of(list[i]);
+            out.keys[to + i] = key_of(list[i]);
+          }
+        }
+      },
+      monitor);
 }
 
 }  // namespace

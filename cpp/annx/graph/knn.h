@@ -1,19 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // All-pairs search: the k nearest neighbours of every vector among the others.
 //
-// Vectors are sketched (knn_sketch.h), sorted into cells (knn_cells.h), and pairs of
-// cells meet in register tiles, the likeliest first. A product is computed once and
-// judged from both sides, against the k-th best that each side has so far; what passes
-// is settled by the distance of the whole vectors (or, where sketches are whole, by the
-// tile's own value unless that may have cancelled). The exact neighbours of a sample
-// say beforehand which share of all edges every further pair of cells brings, so the
-// work stops where the recall asked for is reached; asking for all of it makes every
-// pair meet.
-//
-// Where many cells would have to meet, a part of them does, and then neighbours of
-// neighbours do: Dong, Charikar and Li, "Efficient k-nearest neighbor graph
-// construction for generic similarity measures", 2011, each vector's neighbours in one
-// block of tiles.
+// Vectors are sketched (knn_sketch.h) and sorted into cells (knn_cells.h). Those of a
+// cell meet in register tiles, and then vectors visit other cells: those whose mean is
+// hardly farther than that of their own (as inverted files are searched: Jegou, Douze
+// and Schmid, 2011, section IV). A product is computed once and judged from both sides,
+// against the k-th best that each side has so far. The exact neighbours of a sample say
+// beforehand how far vectors must go for the recall asked for; recall 1 makes every
+// pair of cells meet, the likeliest first. Where sketches are short they estimate
+// distances, more neighbours are kept than are wanted, and whole vectors settle them at
+// the end; with recall 1 sketches only bound distances, and whole vectors settle every
+// pair.
 //
 // What a vector keeps is the best k of all that it met by (key, slot), and what is left
 // out unseen is bounded away from that, so the result depends on no order and hence not
@@ -41,8 +38,9 @@ struct KnnOptions {
 struct KnnGraph {
   std::size_t k = 0;
   // count x k, nearest first, ties by slot: slots (kNoSlot past the last) and squared
-  // distances (+inf there) between the vectors of the source. With recall 1 nothing
-  // that was left out has a squared distance below the last one's, but for rounding.
+  // distances (+inf there) between the vectors of the source, by the canonical kernel.
+  // With recall 1 nothing that was left out has a squared distance below the last
+  // one's, but for rounding.
   std::vector<std::uint32_t> slots;
   std::vector<float> keys;
   double recall = 0;  // as estimated from the sample
@@ -64,9 +62,10 @@ class CodecVectors final : public KnnSource {
 };
 
 // Empty where numbers are too large for tiles (squares from 1e30 on), or where there
-// are 2^31 vectors or more. Memory: 4 (width + 3) + 8 (k + 4) bytes a vector, where
-// width is at most half the dimension, or all of a short one; twice the width while
-// sorting; and 4 dim more where sketches are short and the source is not plain.
+// are 2^31 vectors or more. Memory: 4 (width + 8) + 12 k bytes a vector, and visits of
+// 4 bytes, some dozens a vector; width is at most half the dimension, or all of a short
+// one, where k counts two and a half times otherwise; twice the width while sorting;
+// and with recall 1 4 dim more where the source is not plain.
 KnnGraph build_knn(const KnnSource& source, const KnnOptions& options,
                    Monitor* monitor);
 

@@ -24,7 +24,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Fewer rows than this are not worth sorting into cells.
 constexpr std::size_t kFewRows = 1024;
 // Neighbours kept beyond those asked for, so that canonical distances can reorder them.
-constexpr std::size_t kSpare = 4;
+constexpr std::size_t kSpare = 2;
 // Rows that are searched for at once, for the memory that their answers take.
 constexpr std::size_t kRowsAtOnce = 8192;
 
@@ -114,6 +114,8 @@ void settle(const RowSet& set, const RowVectors& vectors, const KnnGraph& graph,
   const bool cosine = set.metric == Metric::kCosine;
   const std::size_t kept = graph.k;
   const bool everything = kept >= set.count - 1;
+  // The vectors are the rows, so their distances are the canonical ones already.
+  const bool settled = !exact && vectors.plain().data != nullptr;
   parallel_for(
       set.count, threads, 256, [&](std::size_t begin, std::size_t end, std::size_t) {
         std::vector<float> wide;
@@ -134,6 +136,13 @@ void settle(const RowSet& set, const RowVectors& vectors, const KnnGraph& graph,
             continue;
           }
           const std::uint32_t* slots = graph.slots.data() + row * kept;
+          if (settled) {
+            for (std::size_t i = 0; i < k && slots[i] != kNoSlot; ++i) {
+              to[i] = slots[i];
+              far[i] = graph.keys[row * kept + i];
+            }
+            continue;
+          }
           const auto count =
               static_cast<std::size_t>(std::find(slots, slots + kept, kNoSlot) - slots);
           const Canonical<Key> scorer(set, query_of(set, row, wide));

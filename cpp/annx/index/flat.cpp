@@ -190,6 +190,16 @@ search::Ragged FlatIndex::search_radius(RowsView queries, double radius,
   });
 }
 
+std::vector<std::int64_t> FlatIndex::count_radius(RowsView queries, double radius,
+                                                  const storage::SlotSet* filter,
+                                                  std::size_t threads,
+                                                  Monitor* monitor) const {
+  storage::check_rows(search::query_dtype(dtype_), queries, dim_, "queries");
+  return over(filter, [&](const search::RowSet& set) {
+    return search::count_within(set, queries, radius, threads, monitor);
+  });
+}
+
 FlatIndex::Memory FlatIndex::memory() const {
   const std::shared_lock lock(mutex_);
   return {rows_.capacity_bytes(), norms_.capacity_bytes(), ids_.memory_bytes()};

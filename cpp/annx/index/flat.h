@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <shared_mutex>
 #include <span>
+#include <vector>
 
 #include "annx/base/matrix_view.h"
 #include "annx/base/parallel.h"
@@ -61,6 +62,10 @@ class FlatIndex {
   search::Ragged search_radius(RowsView queries, double radius,
                                const storage::SlotSet* filter, std::size_t threads,
                                Monitor* monitor) const;
+  // How many each query has, as Ragged::offsets.
+  std::vector<std::int64_t> count_radius(RowsView queries, double radius,
+                                         const storage::SlotSet* filter,
+                                         std::size_t threads, Monitor* monitor) const;
 
   struct Memory {
     std::size_t rows;

@@ -445,16 +445,16 @@ bool inside(Key key, double radius) {
   }
 }
 
-template <class Key>
-void settle_inside(const RowSet& set, const Canonical<Key>& scorer,
+template <class Key, class Take>
+void settle_inside(const Canonical<Key>& scorer,
                    const std::vector<std::uint32_t>& entries, double radius,
-                   std::vector<Hit<Key>>& into) {
+                   Take&& take) {
   Key keys[Canonical<Key>::kBlock];
   for (std::size_t at = 0; at < entries.size(); at += Canonical<Key>::kBlock) {
     const std::size_t n = std::min(entries.size() - at, Canonical<Key>::kBlock);
     scorer.some(entries.data() + at, n, keys);
     for (std::size_t i = 0; i < n; ++i) {
-      if (inside(keys[i], radius)) into.push_back({keys[i], set.id(entries[at + i])});
+      if (inside(keys[i], radius)) take(keys[i], entries[at + i]);
     }
   }
 }
@@ -462,7 +462,7 @@ void settle_inside(const RowSet& set, const Canonical<Key>& scorer,
 template <class Key>
 Found<Key> within(const RowSet& set, RowsView queries, double radius,
                   std::size_t threads, const std::vector<float>& centre,
-                  Monitor* monitor) {
+                  Monitor* monitor, std::vector<std::int64_t>* counts) {
   const bool tiles = !centre.empty();
   const Scorers<Key> scorers = make_scorers<Key>(set, queries);
   std::optional<TilePass> pass;
@@ -478,6 +478,15 @@ Found<Key> within(const RowSet& set, RowsView queries, double radius,
     Found<Key> found;
     std::unique_ptr<TileRows> rows;
     std::vector<std::vector<std::uint32_t>> entries;
+    std::vector<std::int64_t> counts;
+
+    void take(std::size_t q, Key key, const RowSet& from, std::size_t entry) {
+      if (counts.empty()) {
+        found[q].push_back({key, from.id(entry)});
+      } else {
+        ++counts[q];
+      }
+    }
   };
   std::vector<Worker> workers(threads);
   const std::size_t rows = TileRows::block_rows(set.dim);
@@ -485,14 +494,13 @@ Found<Key> within(const RowSet& set, RowsView queries, double radius,
                [&](std::size_t first, std::size_t last, std::size_t number) {
                  Worker& worker = workers[number];
                  worker.found.resize(queries.rows);
+                 if (counts != nullptr) worker.counts.resize(queries.rows);
                  const std::size_t begin = first * rows;
                  const std::size_t end = std::min(set.count, last * rows);
                  const auto take = [&](std::size_t q, std::size_t at, std::size_t n,
                                        const Key* keys) {
                    for (std::size_t i = 0; i < n; ++i) {
-                     if (inside(keys[i], radius)) {
-                       worker.found[q].push_back({keys[i], set.id(at + i)});
-                     }
+                     if (inside(keys[i], radius)) worker.take(q, keys[i], set, at + i);
                    }
                  };
                  if (!tiles) {
@@ -512,13 +520,24 @@ Found<Key> within(const RowSet& set, RowsView queries, double radius,
                                   [&](std::size_t q, std::uint32_t entry, float,
                                       float) { worker.entries[q].push_back(entry); });
                  for (std::size_t q = 0; q < queries.rows; ++q) {
-                   settle_inside(set, scorers[q], worker.entries[q], radius,
-                                 worker.found[q]);
+                   settle_inside(scorers[q], worker.entries[q], radius,
+                                 [&](Key key, std::uint32_t entry) {
+                                   worker.take(q, key, set, entry);
+                                 });
                    worker.entries[q].clear();
                  }
                },
                monitor);
   Found<Key> found(queries.rows);
+  if (counts != nullptr) {
+    counts->assign(queries.rows, 0);
+    for (const Worker& worker : workers) {
+      for (std::size_t q = 0; q < worker.counts.size(); ++q) {
+        (*counts)[q] += worker.counts[q];
+      }
+    }
+    return found;
+  }
   parallel_for(queries.rows, threads, 16,
                [&](std::size_t first, std::size_t last, std::size_t) {
                  for (std::size_t q = first; q < last; ++q) {
@@ -534,7 +553,7 @@ Found<Key> within(const RowSet& set, RowsView queries, double radius,
 }
 
 template <class Key>
-Ragged all_within(const RowSet& set, RowsView queries, double radius,
+Ragged all_within(const RowSet& set, RowsView queries, double radius, bool counting,
                   std::size_t threads, Monitor* monitor) {
   Ragged result;
   result.offsets.push_back(0);
@@ -547,8 +566,14 @@ Ragged all_within(const RowSet& set, RowsView queries, double radius,
   for (std::size_t first = 0; first < queries.rows; first += pass) {
     const std::size_t count = std::min(pass, queries.rows - first);
     PartMonitor part(monitor, first, count, queries.rows);
-    const Found<Key> found = within<Key>(set, part_of(queries, first, count), radius,
-                                         threads, centre, part.get());
+    std::vector<std::int64_t> counts;
+    const Found<Key> found =
+        within<Key>(set, part_of(queries, first, count), radius, threads, centre,
+                    part.get(), counting ? &counts : nullptr);
+    for (const std::int64_t n : counts) {
+      result.offsets.push_back(result.offsets.back() + n);
+    }
+    if (counting) continue;
     for (const auto& hits : found) {
       for (const Hit<Key>& hit : hits) {
         result.ids.push_back(hit.id);
@@ -592,15 +617,31 @@ void search_topk(const RowSet& set, RowsView queries, std::size_t k,
   }
 }
 
-Ragged search_within(const RowSet& set, RowsView queries, double radius,
+namespace {
+
+Ragged ragged_within(const RowSet& set, RowsView queries, double radius, bool counting,
                      std::size_t threads, Monitor* monitor) {
   threads = resolve_threads(threads);
   constexpr double kLargest = std::numeric_limits<float>::max();
   radius = std::clamp(radius, -kLargest, kLargest);
   if (!has_integer_key(set.metric, set.dtype)) radius = static_cast<float>(radius);
   return has_integer_key(set.metric, set.dtype)
-             ? all_within<std::int32_t>(set, queries, radius, threads, monitor)
-             : all_within<float>(set, queries, radius, threads, monitor);
+             ? all_within<std::int32_t>(set, queries, radius, counting, threads,
+                                        monitor)
+             : all_within<float>(set, queries, radius, counting, threads, monitor);
+}
+
+}  // namespace
+
+Ragged search_within(const RowSet& set, RowsView queries, double radius,
+                     std::size_t threads, Monitor* monitor) {
+  return ragged_within(set, queries, radius, false, threads, monitor);
+}
+
+std::vector<std::int64_t> count_within(const RowSet& set, RowsView queries,
+                                       double radius, std::size_t threads,
+                                       Monitor* monitor) {
+  return ragged_within(set, queries, radius, true, threads, monitor).offsets;
 }
 
 void all_pairs(const RowSet& set, RowsView queries, std::size_t threads,

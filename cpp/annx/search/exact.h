@@ -38,6 +38,11 @@ struct Ragged {
 Ragged search_within(const RowSet& set, RowsView queries, double radius,
                      std::size_t threads, Monitor* monitor);
 
+// How many those are, as Ragged::offsets: no row of them is kept.
+std::vector<std::int64_t> count_within(const RowSet& set, RowsView queries,
+                                       double radius, std::size_t threads,
+                                       Monitor* monitor);
+
 // All canonical distances, queries.rows x set.count.
 void all_pairs(const RowSet& set, RowsView queries, std::size_t threads,
                Monitor* monitor, float* out);

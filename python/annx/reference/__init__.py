@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from annx.reference.bands import connected_components, search_band
 from annx.reference.codec import KMeans, ProductQuantizer
 from annx.reference.flat import FlatIndex, exact_search, pairwise_distances
 from annx.reference.graph import GraphIndex
@@ -27,7 +28,9 @@ __all__ = [
     "ProductQuantizer",
     "Random",
     "RandomRotation",
+    "connected_components",
     "exact_search",
     "knn_graph",
     "pairwise_distances",
+    "search_band",
 ]

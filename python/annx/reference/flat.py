@@ -212,6 +212,12 @@ class FlatIndex:
         offsets = np.concatenate([[0], np.cumsum(inside.sum(axis=1))])
         return offsets.astype(np.int64), ids[inside], distances[inside]
 
+    def count_radius(
+        self, queries: Any, radius: float, *, filter: Any = None
+    ) -> NDArray[np.int64]:
+        """Return how many lie at a distance <= radius of each query."""
+        return np.diff(self.search_radius(queries, radius, filter=filter)[0])
+
     def _chosen(self, filter: Any) -> NDArray[np.int64]:
         wanted = None if filter is None else set(np.asarray(filter).tolist())
         kept = [id for id in self._rows if wanted is None or id in wanted]

@@ -395,6 +395,16 @@ class GraphIndex:
                 ids[i, j], best[i, j] = id, key
         return (ids[0], best[0]) if rows.ndim == 1 else (ids, best)
 
+    def search_radius(
+        self, queries: Any, radius: float, *, ef: int | None = None, filter: Any = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Return offsets, ids and distances within the radius, by widest searches."""
+        rows = np.atleast_2d(np.asarray(queries))
+        ids, distances = self.search(rows, max(len(self), 1), ef=ef, filter=filter)
+        inside = (ids >= 0) & (distances <= radius)
+        offsets = np.concatenate([[0], np.cumsum(inside.sum(axis=1))])
+        return offsets.astype(np.int64), ids[inside], distances[inside]
+
     def get(self, ids: Any) -> NDArray[np.float64]:
         """Return vectors by id."""
         slots = {int(id): slot for slot, id in enumerate(self.ids)}
