@@ -209,6 +209,64 @@ def test_plain_storage_has_no_codes():
         annx.GraphIndex(32, storage="flat")
 
 
+@pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
+def test_fast_storage_rounds_to_float16_and_says_so(metric, tmp_path):
+    index, vectors = build(40, metric)
+    exact, _ = build(40, metric, storage="float32")
+    assert index.storage == "fast"
+    assert exact.storage == "float32"
+    assert index.stats()["narrow_rows"]
+    assert not exact.stats()["narrow_rows"]
+    memory, whole = index.memory_usage(), exact.memory_usage()
+    assert memory["vectors"] < 0.7 * whole["vectors"]
+    assert np.allclose(index.get([0, 7]), vectors[[0, 7]], rtol=1e-3, atol=1e-3)
+    kept = exact.get([0, 7])
+    assert np.allclose(kept, vectors[[0, 7]], rtol=1e-6, atol=1e-6)
+    queries = clustered(50, 40, seed=3)
+    found = index.search(queries, k=10, ef=200)
+    truth = annx.exact_search(queries, vectors, k=10, metric=metric)
+    assert (
+        np.mean(
+            [np.isin(a, b).mean() for a, b in zip(found.ids, truth.ids, strict=True)]
+        )
+        > 0.98
+    )
+    # Distances are those of the vectors kept.
+    rows = np.concatenate([index.get(ids) for ids in found.ids[:5]])
+    own = annx.pairwise_distances(queries[:5], rows, metric=metric)
+    own = np.array([own[i, 10 * i : 10 * i + 10] for i in range(5)])
+    assert np.allclose(found.distances[:5], own, rtol=1e-3, atol=1e-3)
+    index.save(tmp_path / "narrow.annx")
+    for mmap in (False, True):
+        loaded = annx.load(tmp_path / "narrow.annx", mmap=mmap)
+        assert loaded.storage == "fast"
+        assert (loaded.search(queries, k=10, ef=200).ids == found.ids).all()
+        assert (loaded.get([5]) == index.get([5])).all()
+
+
+def test_rows_beyond_float16_are_kept_whole():
+    index, vectors = build(24)
+    assert index.stats()["narrow_rows"]
+    far = np.full((1, 24), 1e6, np.float32)
+    index.add(far)
+    assert not index.stats()["narrow_rows"]
+    assert (index.get([3000]) == far).all()
+    assert np.allclose(index.get([3]), vectors[[3]], rtol=1e-3, atol=1e-3)
+    found = index.search(np.concatenate([far, vectors[:1]]), k=1, ef=100)
+    assert found.ids[:, 0].tolist() == [3000, 0]
+    assert found.distances[0, 0] == 0
+
+
+def test_rows_that_float16_cannot_tell_apart_are_not_rounded():
+    rng = np.random.default_rng(0)
+    centres = 100 * rng.standard_normal((40, 24))
+    rows = centres[rng.integers(40, size=3000)] + 1e-2 * rng.standard_normal((3000, 24))
+    index = annx.GraphIndex.build(rows.astype(np.float32), ef_construction=60)
+    assert not index.stats()["narrow_rows"]
+    found = index.search(rows[:200].astype(np.float32), k=1, ef=100)
+    assert (found.ids[:, 0] == np.arange(200)).mean() > 0.97
+
+
 def test_links_added_later_are_coded_and_found():
     vectors = clustered(5000, 40)
     index = annx.GraphIndex(40, ef_construction=60)

@@ -103,7 +103,7 @@ class Index(Saved):
         )
 
     def get(self, ids: Any) -> NDArray[Any]:
-        """Return vectors by id, as they went in.
+        """Return vectors by id, as they went in, or as the index keeps them.
 
         Parameters
         ----------

@@ -63,7 +63,7 @@ class GraphIndex(Index):
     the first one, whatever the data. Cost: about O(n log n) distances.
 
     *Searching.* A best-first walk with a beam of ``ef``; then the best are settled by
-    full-precision distances, so what is returned is exact for the ids returned.
+    the distances of the vectors kept, so what is returned is exact for those.
 
     *Codes.* A walk over plain storage reads the vector of every neighbour that it
     meets. With codes it reads one block a hop, which holds the neighbours' slots and 4
@@ -74,19 +74,22 @@ class GraphIndex(Index):
     queries that are like the vectors best; where queries lie far from all of them,
     plain storage can be the quicker one. The codes are learnt from the links, by `add`,
     when there are enough, and again as the index grows; links added later are coded by
-    the `add` that made them. They take about ``degree * (4 + code_parts / 2)`` bytes a
-    vector; ``code_parts`` is at most 64 up to 256 dimensions, about ``dim / 4`` above.
+    the `add` that made them. Each 16 links of a vector, or part of 16, take
+    ``8 * code_parts + 128`` bytes; ``code_parts`` is at most 64 up to 256 dimensions,
+    about ``dim / 3`` at 384, ``dim / 5`` at 784 and ``dim / 8`` above 1,500.
 
-    *Memory.* float32 vectors are split into a bfloat16 part, which walks read, and the
-    rest, which only the final distances read: together 4 bytes a dimension, no more
-    than the vectors. Links take ``4 * degree`` bytes a vector. Data whose neighbours
-    lie so close together that bfloat16 cannot tell them apart are noticed and walked in
-    full precision.
+    *Memory.* Where float32 vectors are kept they are split into a bfloat16 part, which
+    walks read, and the rest, which only the final distances read: together 4 bytes a
+    dimension. Rounded to float16 they take 2. Links take ``4 * degree`` bytes a vector.
+    Data whose neighbours lie so close together that bfloat16 or float16 cannot tell
+    them apart are noticed, and kept and walked in full precision.
 
-    *`get`* returns float32 vectors bit for bit with ``"l2"``, ``"l1"`` and ``"ip"``,
-    unless a dimension lies far from zero for its spread; then, and with ``"cosine"``
-    (which stores unit vectors and lengths), to one unit in the last place of the larger
-    of the value and the dimension's mean. Other types are always exact.
+    *`get`* returns what is kept: with ``storage="fast"`` float32 vectors may have been
+    rounded to 11 bits of mantissa (``narrow_rows`` in `stats`). Else they come back bit
+    for bit with ``"l2"``, ``"l1"`` and ``"ip"``, unless a dimension lies far from zero
+    for its spread; then, and with ``"cosine"`` (which stores unit vectors and lengths),
+    to one unit in the last place of the larger of the value and the dimension's mean.
+    Other types are always exact.
 
     *Threads.* Searching while another thread adds is safe; a search sees whole batches.
 
@@ -400,8 +403,9 @@ class GraphIndex(Index):
             What every family tells, and: ``links`` and ``max_links`` (of one node);
             ``reachable``, which is always the number of vectors; ``split_rows``,
             whether walks read the bfloat16 part of float32 vectors alone;
-            ``narrow_rows``, whether those have become float16; ``centred``, whether vectors are kept relative to a centre; ``code_parts`` (0 without
-            codes) and ``code_error``, the expected standard deviation of an estimated
-            inner product of unit vectors.
+            ``narrow_rows``, whether those have become float16; ``centred``, whether
+            vectors are kept relative to a centre; ``code_parts`` (0 without codes) and
+            ``code_error``, the expected standard deviation of an estimated inner
+            product of unit vectors.
         """
         return {**super().stats(), **self._native.stats()}

@@ -16,7 +16,7 @@
 // 4 bits. Principal axes are cut so that the distortion is least (dynamic programming
 // over contiguous parts, by the distortion of a Gaussian source at 4 bits): strong axes
 // in short parts, weak ones in long parts or, the weakest, in none. Rotated axes are
-// all alike, with 4 to a part where that is not too many parts.
+// all alike: parts are as wide as the error asked for allows.
 //
 // Then r ~ f sum_k level_k v_k with f such that r's inner product with itself comes out
 // right: <q - y, r> is exact in the direction of r and has a random error across it
