@@ -93,8 +93,8 @@ def falconn_runs(x, metric):
     """The same of FALCONN, of vectors of length 1."""
     import falconn
 
-    if metric != "cosine":
-        x = x - x.mean(axis=0)
+    centre = x.mean(axis=0) if metric != "cosine" else np.zeros_like(x[0])
+    x = x - centre
     for n_tables in (10, 50):
         parameters = falconn.get_default_parameters(
             len(x), x.shape[1], falconn.DistanceFunction.EuclideanSquared
@@ -109,7 +109,7 @@ def falconn_runs(x, metric):
             def run(q, s=searcher, p=probes * n_tables):
                 s.set_num_probes(p)
                 found = np.full((len(q), K), -1)
-                for i, one in enumerate(q):
+                for i, one in enumerate(q - centre):
                     near = s.find_k_nearest_neighbors(one, K)
                     found[i, : len(near)] = near
                 return found
