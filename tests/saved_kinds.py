@@ -138,7 +138,7 @@ def lsh_case(metric: str, dtype: str = "float32", **options: Any) -> Case:
     base = index_case("lsh", annx.LSHIndex, 12, metric, dtype)
 
     def make(seed: int, size: int) -> Any:
-        index = annx.LSHIndex(12, metric, dtype, n_tables=2, **options)
+        index = annx.LSHIndex(12, metric, dtype, **options)
         ids = np.arange(size + 20)[::-1] * 3 + 7
         index.add(integers(seed, size + 20, 12, dtype), ids)
         index.add(integers(seed + 1, 3, 12, dtype))
@@ -227,10 +227,9 @@ CASES: dict[str, Case] = {
     "kd-forest-cosine": kd_forest_case(5, "cosine", n_trees=2),
     "kd-forest-l1": kd_forest_case(40, "l1"),
     "kd-forest-empty": index_case("kd_forest", annx.KDForestIndex, 4, empty=True),
-    "lsh": lsh_case("l2"),
-    "lsh-cosine": lsh_case("cosine", "float16", n_hashes=5),
-    "lsh-l1-int8": lsh_case("l1", "int8", width=9.0),
-    "lsh-jaccard": lsh_case("jaccard", "bits"),
+    "lsh": lsh_case("l2", n_tables=1, sketch_bits=64),
+    "lsh-cosine": lsh_case("cosine", "float16", n_tables=2, sketch_bits=64),
+    "lsh-jaccard": lsh_case("jaccard", "bits", n_tables=1),
     "lsh-empty": index_case("lsh", annx.LSHIndex, 4, empty=True),
     "kmeans": kmeans_case(),
     "kmeans-spherical": kmeans_case(spherical=True, init="random"),

@@ -146,15 +146,16 @@ def test_bit_search_equals_reference(seed, n_probe, k, n):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_search_finds_what_reference_finds(metric):
-    index, rows = built(metric, 1500, 24, n_tables=4, n_hashes=5, width=2.0)
-    twin = reference.LSHIndex(
-        24, metric, index.dtype, n_tables=4, n_hashes=5, width=2.0
-    )
+    bits = 0 if metric in METRICS[3:] else 64
+    options = {"n_tables": 4, "n_hashes": 5, "width": 2.0, "sketch_bits": bits}
+    index, rows = built(metric, 1500, 24, **options)
+    twin = reference.LSHIndex(24, metric, index.dtype, **options)
     twin.add(twin_rows(rows, metric, 24))
     queries = data(12, 24, metric, seed=5)
-    for n_probe in (3, 4, 20, 60):
-        ours = index.search(queries, 10, n_probe=n_probe).ids
-        theirs = twin.search(twin_rows(queries, metric, 24), 10, n_probe=n_probe)[0]
+    for n_probe, rerank in ((3, 1000), (4, 30), (20, 100), (60, 10)):
+        how = {"n_probe": n_probe, "rerank": rerank}
+        ours = index.search(queries, 10, **how).ids
+        theirs = twin.search(twin_rows(queries, metric, 24), 10, **how)[0]
         # Ties of costs, and costs next to each other, may come in another order.
         assert (ours == theirs).mean() > (0.9 if metric in METRICS[:3] else 0.99)
 
@@ -175,6 +176,36 @@ def test_every_bucket_probed_is_exact(metric):
     assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.parametrize("metric", METRICS[:3])
+def test_recall_rises_with_reranking(metric):
+    index, _ = built(metric, 6000, 32, n_tables=8)
+    queries = data(80, 32, metric, seed=1)
+    everything = index.search(queries, 10, n_probe=200, rerank=EVERYTHING)
+    shares = []
+    for rerank in (10, 50, 400, 6000):
+        found = index.search(queries, 10, n_probe=200, rerank=rerank)
+        shares.append((found.distances == everything.distances).mean())
+    assert shares == sorted(shares)
+    assert shares[0] < 0.9 < shares[2]
+    assert_same(found, everything)
+    assert_same(
+        index.search(queries, 10, n_probe=200),
+        index.search(queries, 10, n_probe=200, rerank=320),
+    )
+
+
+def test_sketches_change_nothing_but_what_is_measured():
+    index, _ = built("l2", 3000, 24, sketch_bits=128)
+    plain, _ = built("l2", 3000, 24, sketch_bits=0)
+    queries = data(30, 24, "l2", seed=1)
+    assert_same(
+        index.search(queries, 10, n_probe=50, rerank=EVERYTHING),
+        plain.search(queries, 10, n_probe=50),
+    )
+    assert plain.memory_usage()["sketches"] == 0
+    assert index.memory_usage()["sketches"] >= 3000 * 16
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_recall_rises_with_probes(metric):
     index, rows = built(metric, 6000, 32, n_tables=8)
@@ -182,7 +213,7 @@ def test_recall_rises_with_probes(metric):
     exact = flat_of(rows, metric, 32).search(queries, 10)
     recalls = []
     for n_probe in (1, 8, 40, 200):
-        ids, distances = index.search(queries, 10, n_probe=n_probe)
+        ids, distances = index.search(queries, 10, n_probe=n_probe, rerank=6000)
         hits = [
             (d <= e[-1]).mean() for d, e in zip(distances, exact.distances, strict=True)
         ]
@@ -341,6 +372,10 @@ def test_arguments_are_checked():
         annx.LSHIndex(4, n_hashes=25)
     with pytest.raises(ValueError, match="width is 0"):
         annx.LSHIndex(4, width=0)
+    with pytest.raises(ValueError, match="sketch_bits is 100"):
+        annx.LSHIndex(4, sketch_bits=100)
+    with pytest.raises(ValueError, match="sketch_bits is 64"):
+        annx.LSHIndex(8, "hamming", "bits", sketch_bits=64)
     index = annx.LSHIndex(4)
     assert index.n_hashes is None
     assert index.width is None

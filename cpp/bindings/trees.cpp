@@ -224,7 +224,7 @@ struct SingleHashed {
   static std::size_t dim(const Index& index) { return index.dim(); }
   static void run(const Index& index, const Single& wanted, Monitor* monitor,
                   std::int64_t* ids, float* distances) {
-    index.search(wanted.query, wanted.k, wanted.ef, nullptr, 1, monitor, ids,
+    index.search(wanted.query, wanted.k, wanted.ef, 0, nullptr, 1, monitor, ids,
                  distances);
   }
 };
@@ -238,17 +238,19 @@ void bind_lsh(py::module_& m) {
   hashed
       .def(py::init([](std::size_t dim, std::string_view metric, std::string_view dtype,
                        std::size_t n_tables, std::size_t n_hashes, double width,
-                       std::uint64_t seed) {
+                       std::size_t sketch_bits, std::uint64_t seed) {
              return LSHIndex({.dim = dim,
                               .metric = parse_metric(metric),
                               .dtype = parse_dtype(dtype),
                               .n_tables = n_tables,
                               .n_hashes = n_hashes,
                               .width = width,
+                              .sketch_bits = sketch_bits,
                               .seed = seed});
            }),
            py::arg("dim"), py::arg("metric"), py::arg("dtype"), py::arg("n_tables"),
-           py::arg("n_hashes"), py::arg("width"), py::arg("seed"))
+           py::arg("n_hashes"), py::arg("width"), py::arg("sketch_bits"),
+           py::arg("seed"))
       .def_property_readonly("dim", &LSHIndex::dim)
       .def_property_readonly("metric",
                              [](const LSHIndex& i) { return name_of(i.metric()); })
@@ -258,21 +260,23 @@ void bind_lsh(py::module_& m) {
                              [](const LSHIndex& i) { return i.options().n_tables; })
       .def_property_readonly("n_hashes",
                              [](const LSHIndex& i) { return i.options().n_hashes; })
+      .def_property_readonly("sketch_bits",
+                             [](const LSHIndex& i) { return i.options().sketch_bits; })
       .def_property_readonly("width",
                              [](const LSHIndex& i) { return i.options().width; })
       .def(
           "search",
           [](const LSHIndex& self, const py::array& queries, std::size_t k,
-             std::size_t n_probe, const SlotSet* filter, std::size_t threads,
-             py::object progress) {
+             std::size_t n_probe, std::size_t rerank, const SlotSet* filter,
+             std::size_t threads, py::object progress) {
             const RowsView view = as_wide(query_bytes(self), queries, "queries");
             return searched(view, k, std::move(progress),
                             [&](std::int64_t* ids, float* distances, Monitor* monitor) {
-                              self.search(view, k, n_probe, filter, threads, monitor,
-                                          ids, distances);
+                              self.search(view, k, n_probe, rerank, filter, threads,
+                                          monitor, ids, distances);
                             });
           },
-          py::arg("queries"), py::arg("k"), py::arg("n_probe"),
+          py::arg("queries"), py::arg("k"), py::arg("n_probe"), py::arg("rerank"),
           py::arg("filter").none(true), py::arg("threads"), py::arg("progress"))
       .def(
           "search_radius",
@@ -313,6 +317,7 @@ void bind_lsh(py::module_& m) {
         result["vectors"] = stats.rows_bytes;
         result["tables"] = stats.tables_bytes;
         result["hashes"] = stats.hashes_bytes;
+        result["sketches"] = stats.sketches_bytes;
         result["ids"] = stats.ids_bytes;
         result["buckets"] = stats.buckets;
         result["largest_bucket"] = stats.largest;

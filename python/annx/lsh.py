@@ -58,6 +58,9 @@ class LSHIndex(ScannedIndex):
     width : float, optional
         Of a cell of the functions of ``"l2"`` and ``"l1"``. By default learnt from the
         first 1,024 vectors: the spread of their projections.
+    sketch_bits : int, optional
+        Of the sketch that is kept of each vector, a multiple of 64 up to 4096; 0 keeps
+        none. 256 by default, and 0 for bits, which are their own sketches.
     seed : int, default 0
         Of the hash functions.
 
@@ -74,19 +77,25 @@ class LSHIndex(ScannedIndex):
     A bucket holds the vectors that agree in all functions of its table. Beside the
     query's own bucket in each table, others are tried in order of how little it takes
     to fall into them: the sum of the squared distances to the boundaries between, or
-    the number of other values where functions know no distance. Every vector met is
-    measured once, with the canonical distance of `FlatIndex`.
+    the number of other values where functions know no distance. Vectors met more than
+    once count once. A sketch has a bit for each of as many directions, set where the
+    vector lies beyond the mean; of the vectors met those whose sketches differ least
+    from the query's are measured, with the canonical distance of `FlatIndex`.
 
-    A query costs ``n_tables * n_hashes`` products of dim terms, a look-up a bucket, and
-    a distance for each vector met. Adding costs the same products, and sorting. New
-    vectors wait outside the tables, measured by every search, until there are more than
-    1/64 of all (at least 16, at most 8,192).
+    Where the buckets together have half as many places as there are vectors, all
+    sketches are looked at, in the order of memory, which takes less time.
+
+    A query costs ``n_tables * n_hashes + sketch_bits`` products of dim terms, a look-up
+    a bucket, a sketch for each vector met, and `rerank` distances. Adding costs the
+    same products, and sorting. New vectors wait outside the tables, met by every
+    search, until there are more than 1/64 of all (at least 16, at most 8,192).
 
     References
     ----------
     Indyk and Motwani, "Approximate nearest neighbors", 1998. Broder, "On the
     resemblance and containment of documents", 1997. Charikar, "Similarity estimation
-    techniques from rounding algorithms", 2002. Datar, Immorlica, Indyk and Mirrokni,
+    techniques from rounding algorithms", 2002. Ji, Li, Yan, Zhang and Tian, "Super-bit
+    locality-sensitive hashing", 2012 (sketches). Datar, Immorlica, Indyk and Mirrokni,
     "Locality-sensitive hashing scheme based on p-stable distributions", 2004. Lv,
     Josephson, Wang, Charikar and Li, "Multi-probe LSH", 2007.
 
@@ -112,6 +121,7 @@ class LSHIndex(ScannedIndex):
         n_tables: int = 16,
         n_hashes: int | None = None,
         width: float | None = None,
+        sketch_bits: int | None = None,
         seed: int = 0,
     ) -> None:
         check_choice(dtype, name="dtype", choices=DTYPES)
@@ -120,6 +130,9 @@ class LSHIndex(ScannedIndex):
             cells = check_real(width, name="width")
             if not cells > 0:
                 raise ValueError(f"width is {width}; it must be above 0")
+        if sketch_bits is None:
+            sketch_bits = 0 if dtype == "bits" else 256
+        sketch_bits = check_int(sketch_bits, name="sketch_bits", low=0, high=4096)
         hashes = 0
         if n_hashes is not None:
             hashes = check_int(n_hashes, name="n_hashes", low=1, high=24)
@@ -130,6 +143,7 @@ class LSHIndex(ScannedIndex):
             n_tables=check_int(n_tables, name="n_tables", low=1, high=1024),
             n_hashes=hashes,
             width=cells,
+            sketch_bits=sketch_bits,
             seed=check_int(seed, name="seed", low=0),
         )
 
@@ -173,6 +187,11 @@ class LSHIndex(ScannedIndex):
     def n_hashes(self) -> int | None:
         """Functions of a table; None until they are chosen by the first vectors."""
         return int(self._native.n_hashes) or None
+
+    @property
+    def sketch_bits(self) -> int:
+        """Bits of the sketches, 0 without."""
+        return int(self._native.sketch_bits)
 
     @property
     def width(self) -> float | None:
@@ -244,6 +263,7 @@ class LSHIndex(ScannedIndex):
         k: int = 10,
         *,
         n_probe: int | None = None,
+        rerank: int | None = None,
         filter: Any = None,
         threads: int | None = None,
         progress: Progress | None = None,
@@ -258,6 +278,9 @@ class LSHIndex(ScannedIndex):
         n_probe : int, optional
             Buckets to look into, of all tables together; ``4 * n_tables`` by default.
             As many as there are (``stats()["buckets"]``) is exact.
+        rerank : int, optional
+            With sketches: measure at least this many of the vectors met, and all that
+            look as near; ``max(256, 32 * k)`` by default.
         filter : IdSet or array_like of int, optional
             Search only among these ids; up to 1,024 of them exactly.
         threads : int, optional
@@ -273,7 +296,7 @@ class LSHIndex(ScannedIndex):
             -1 and +inf.
         """
         found: SearchResult | None = self._native.search_single(
-            queries, k, n_probe, threads, SearchResult, filter, progress
+            queries, k, n_probe, threads, SearchResult, filter, progress, rerank
         )
         if found is not None:
             return found
@@ -285,6 +308,7 @@ class LSHIndex(ScannedIndex):
             array,
             check_k(k),
             0 if n_probe is None else check_int(n_probe, name="n_probe", low=1),
+            0 if rerank is None else check_int(rerank, name="rerank", low=1),
             None if filter is None else self._filter(filter),
             check_threads(threads, array.shape[0]),
             check_progress(progress),
@@ -299,7 +323,7 @@ class LSHIndex(ScannedIndex):
         What is mapped from a file is not counted.
         """
         stats = self._native.stats()
-        names = ("vectors", "tables", "hashes", "ids")
+        names = ("vectors", "tables", "sketches", "hashes", "ids")
         parts = {name: int(stats[name]) for name in names}
         return {**parts, "total": sum(parts.values())}
 
@@ -309,7 +333,8 @@ class LSHIndex(ScannedIndex):
         Returns
         -------
         dict
-            What every family tells, and: ``n_tables``, ``n_hashes``, ``width``;
+            What every family tells, and: ``n_tables``, ``n_hashes``, ``width``,
+            ``sketch_bits``;
             ``buckets`` of all tables; ``largest_bucket``, its vectors; ``waiting``,
             vectors outside the tables.
         """
@@ -320,5 +345,6 @@ class LSHIndex(ScannedIndex):
             "n_tables": self.n_tables,
             "n_hashes": self.n_hashes,
             "width": self.width,
+            "sketch_bits": self.sketch_bits,
             **own,
         }

@@ -20,6 +20,7 @@ namespace annx::index {
 namespace {
 
 using codec::HashFamily;
+using codec::SignSketch;
 using storage::IdMap;
 
 // So few rows of a filter are measured without a look at the tables.
@@ -52,6 +53,14 @@ HashFamily::Options family_options(const LSHOptions& options) {
           .seed = options.seed};
 }
 
+SignSketch::Options sketch_options(const LSHOptions& options) {
+  return {.metric = options.metric,
+          .dtype = options.dtype,
+          .dim = options.dim,
+          .bits = options.sketch_bits,
+          .seed = options.seed};
+}
+
 }  // namespace
 
 LSHIndex::LSHIndex(const LSHOptions& options)
@@ -79,6 +88,12 @@ LSHIndex::LSHIndex(const LSHOptions& options)
            "; it must be from 1 to " + std::to_string(HashFamily::kMaxHashes));
   }
   if (!(options.width >= 0)) refuse("width must be above 0");
+  if (options.sketch_bits > SignSketch::kMaxBits || options.sketch_bits % 64 != 0 ||
+      (bits && options.sketch_bits != 0)) {
+    refuse("sketch_bits is " + std::to_string(options.sketch_bits) +
+           "; it must be a multiple of 64 up to " +
+           std::to_string(SignSketch::kMaxBits) + ", and 0 for bits");
+  }
 }
 
 LSHIndex::LSHIndex(LSHIndex&& other) noexcept
@@ -88,6 +103,8 @@ LSHIndex::LSHIndex(LSHIndex&& other) noexcept
       norms_(std::move(other.norms_)),
       ids_(std::move(other.ids_)),
       family_(std::move(other.family_)),
+      sketch_(std::move(other.sketch_)),
+      sketches_(std::move(other.sketches_)),
       tables_(std::move(other.tables_)),
       waiting_(std::move(other.waiting_)),
       holes_(other.holes_),
@@ -272,11 +289,15 @@ std::size_t LSHIndex::buckets() const {
 
 // --- changes -------------------------------------------------------------------------
 
-void LSHIndex::put(std::uint32_t slot, const std::byte* row) {
+void LSHIndex::put(std::uint32_t slot, const std::byte* row, SignSketch::Space& space) {
   std::memcpy(rows_.mutable_data() + slot * stride_, row, stride_);
   if (options_.metric == Metric::kCosine) {
     search::row_norms(options_.dtype, {row, 1, stride_}, options_.dim,
                       norms_.mutable_data() + slot);
+  }
+  if (sketch_) {
+    sketch_->write(row, false, space,
+                   sketches_.mutable_data() + slot * sketch_->bytes());
   }
 }
 
@@ -288,12 +309,24 @@ void LSHIndex::grow(std::size_t count) {
     norms_.resize(count);
     norms_.mutable_data();
   }
+  if (sketch_) {
+    sketches_.resize(count * sketch_->bytes());
+    sketches_.mutable_data();
+  }
+}
+
+void LSHIndex::shrink(std::size_t count) {
+  rows_.resize(count * stride_);
+  if (options_.metric == Metric::kCosine) norms_.resize(count);
+  if (sketch_) sketches_.resize(count * sketch_->bytes());
 }
 
 void LSHIndex::learn(RowsView rows) {
   HashFamily::Options wanted = family_options(options_);
   if (wanted.hashes == 0) wanted.hashes = hashes_for(options_.metric, rows.rows);
-  family_.emplace(wanted, rows);
+  HashFamily family(wanted, rows);
+  if (options_.sketch_bits != 0) sketch_.emplace(sketch_options(options_), rows);
+  family_.emplace(std::move(family));
 }
 
 void LSHIndex::add(RowsView rows, const std::int64_t* ids, std::int64_t* out,
@@ -310,10 +343,17 @@ void LSHIndex::add(RowsView rows, const std::int64_t* ids, std::int64_t* out,
     grow(after);
     std::vector<std::uint32_t> waiting(waiting_);
     for (std::size_t i = 0; i < rows.rows; ++i) {
-      const auto slot = static_cast<std::uint32_t>(before + i);
-      put(slot, rows.row(i));
-      waiting.push_back(slot);
+      waiting.push_back(static_cast<std::uint32_t>(before + i));
     }
+    parallel_for(
+        rows.rows, threads, 256,
+        [&](std::size_t begin, std::size_t end, std::size_t) {
+          SignSketch::Space space;
+          for (std::size_t i = begin; i < end; ++i) {
+            put(static_cast<std::uint32_t>(before + i), rows.row(i), space);
+          }
+        },
+        monitor);
     if (waiting.size() > most_waiting(after)) {
       std::vector<Table> tables = sorted_in(waiting, threads, monitor);
       ids_.append(rows.rows, ids);
@@ -325,9 +365,11 @@ void LSHIndex::add(RowsView rows, const std::int64_t* ids, std::int64_t* out,
       waiting_ = std::move(waiting);
     }
   } catch (...) {
-    rows_.resize(before * stride_);
-    if (options_.metric == Metric::kCosine) norms_.resize(before);
-    if (first) family_.reset();
+    shrink(before);
+    if (first) {
+      family_.reset();
+      sketch_.reset();
+    }
     throw;
   }
   for (std::size_t i = 0; out != nullptr && i < rows.rows; ++i) {
@@ -352,15 +394,18 @@ void LSHIndex::upsert(RowsView rows, const std::int64_t* ids, std::size_t thread
     waiting_.reserve(waiting_.size() + rows.rows);
     if (!fresh.empty()) ids_.append(fresh.size(), fresh.data());
   } catch (...) {
-    rows_.resize(before * stride_);
-    if (options_.metric == Metric::kCosine) norms_.resize(before);
-    if (first) family_.reset();
+    shrink(before);
+    if (first) {
+      family_.reset();
+      sketch_.reset();
+    }
     throw;
   }
+  SignSketch::Space space;
   for (std::size_t i = 0; i < rows.rows; ++i) {
     const std::uint32_t slot = ids_.slot_of(ids[i]);
     if (slot < before) take_out(slot, kNoSlot);
-    put(slot, rows.row(i));
+    put(slot, rows.row(i), space);
     waiting_.push_back(slot);
   }
   settle(threads, monitor);
@@ -382,6 +427,8 @@ void LSHIndex::remove(std::span<const std::int64_t> ids) {
   }
   std::uint8_t* rows = rows_.mutable_data();
   float* norms = options_.metric == Metric::kCosine ? norms_.mutable_data() : nullptr;
+  const std::size_t sketch_bytes = sketch_ ? sketch_->bytes() : 0;
+  std::uint8_t* sketches = sketch_ ? sketches_.mutable_data() : nullptr;
   for (Table& table : tables_) table.slots.mutable_data();
   for (const std::uint32_t slot : slots) take_out(slot, kNoSlot);
   ids_.remove_dense(ids, [&](std::size_t last, std::size_t slot) {
@@ -391,9 +438,12 @@ void LSHIndex::remove(std::span<const std::int64_t> ids) {
     gone[slot] = gone[last];
     std::memcpy(rows + slot * stride_, rows + last * stride_, stride_);
     if (norms != nullptr) norms[slot] = norms[last];
+    if (sketches != nullptr) {
+      std::memcpy(sketches + slot * sketch_bytes, sketches + last * sketch_bytes,
+                  sketch_bytes);
+    }
   });
-  rows_.resize(ids_.slots() * stride_);
-  if (norms != nullptr) norms_.resize(ids_.slots());
+  shrink(ids_.slots());
   settle(resolve_threads(0), nullptr);
   version_.fetch_add(1, std::memory_order_release);
 }
@@ -462,19 +512,30 @@ class LSHIndex::Searcher {
       : index_(index), filter_(filter), set_(index.row_set()) {}
 
   void run(const std::byte* query, std::size_t k, std::size_t n_probe,
-           std::int64_t* ids, float* distances) {
+           std::size_t rerank, std::int64_t* ids, float* distances) {
     const search::Canonical<Key> scorer(set_, query);
     search::TopK<Key> top(k);
     visited_.prepare(index_.ids_.slots());
-    pending_ = 0;
-    for (const std::uint32_t slot : index_.waiting_) take(slot, scorer, top);
+    met_.clear();
+    buckets_.clear();
+    all_slots_ = false;
+    std::size_t rows = index_.waiting_.size();
     if (!index_.tables_.empty()) {
       index_.family_->hash(query, true, space_);
       choose(n_probe);
       for (std::size_t i = 0; i < probes_.size(); i += kTogether) {
-        look(i, std::min(kTogether, probes_.size() - i), scorer, top);
+        rows += look(i, std::min(kTogether, probes_.size() - i));
       }
     }
+    // So many that all sketches in order take less time than these one by one.
+    const bool all = index_.sketch_ && rows * 2 >= index_.ids_.slots() && rows > rerank;
+    if (all) {
+      meet_all();
+    } else {
+      take(index_.waiting_);
+      for (const std::span<const std::uint32_t> bucket : buckets_) take(bucket);
+    }
+    if (index_.sketch_ && (all_slots_ || met_.size() > rerank)) sift(query, rerank);
     measure(scorer, top);
     const auto& hits = top.sort();
     for (std::size_t i = 0; i < k; ++i) {
@@ -556,10 +617,9 @@ class LSHIndex::Searcher {
 
   // The buckets of some probes, step by step, so that what each waits for comes from
   // memory at the same time.
-  void look(std::size_t first, std::size_t count, const search::Canonical<Key>& scorer,
-            search::TopK<Key>& top) {
+  // Returns how many places they have.
+  std::size_t look(std::size_t first, std::size_t count) {
     const Probe* probes = probes_.data() + first;
-    std::uint32_t ends[kTogether][2];
     for (std::size_t i = 0; i < count; ++i) {
       const Table& table = index_.tables_[probes[i].table];
       prefetch(table.first.data() + (probes[i].key >> table.shift));
@@ -568,42 +628,112 @@ class LSHIndex::Searcher {
       const Table& table = index_.tables_[probes[i].table];
       prefetch(table.keys.data() + table.first[probes[i].key >> table.shift]);
     }
+    std::size_t places = 0;
     for (std::size_t i = 0; i < count; ++i) {
       const Table& table = index_.tables_[probes[i].table];
       const std::size_t bucket = table.find(probes[i].key);
-      ends[i][0] = ends[i][1] = 0;
       if (bucket == table.keys.size()) continue;
-      ends[i][0] = table.starts[bucket];
-      ends[i][1] = table.starts[bucket + 1];
-      prefetch(table.slots.data() + ends[i][0]);
+      const std::size_t begin = table.starts[bucket];
+      const std::size_t size = table.starts[bucket + 1] - begin;
+      prefetch(table.slots.data() + begin);
+      buckets_.push_back(table.slots.span().subspan(begin, size));
+      places += size;
     }
-    for (std::size_t i = 0; i < count; ++i) {
-      const Table& table = index_.tables_[probes[i].table];
-      for (std::size_t at = ends[i][0]; at < ends[i][1]; ++at) {
-        if (table.slots[at] != kNoSlot) take(table.slots[at], scorer, top);
+    return places;
+  }
+
+  // Every slot: without a filter there is no list of them.
+  void meet_all() {
+    all_slots_ = filter_ == nullptr;
+    if (filter_ != nullptr) met_ = filter_->slots();
+  }
+
+  // Those of the slots that were not met before and pass the filter.
+  void take(std::span<const std::uint32_t> slots) {
+    visited_.make_room(slots.size());
+    std::size_t n = met_.size();
+    met_.resize(n + slots.size());
+    for (const std::uint32_t slot : slots) {
+      if (slot == kNoSlot) continue;
+      met_[n] = slot;
+      const bool passes = filter_ == nullptr || filter_->test(slot);
+      n += passes ? visited_.insert(slot) : 0;
+    }
+    met_.resize(n);
+  }
+
+  // Keeps the slots met whose sketches differ least: `rerank` of them, and those that
+  // differ as little as the last of these.
+  void sift(const std::byte* query, std::size_t rerank) {
+    const SignSketch& sketch = *index_.sketch_;
+    bits_.resize(sketch.bytes());
+    sketch.write(query, true, sketch_space_, bits_.data());
+    const auto* bits = reinterpret_cast<const std::byte*>(bits_.data());
+    const std::byte* sketches = index_.sketches_.bytes().data();
+    const std::size_t count = all_slots_ ? index_.ids_.slots() : met_.size();
+    differing_.resize(count);
+    if (all_slots_) {
+      kernels::active().hamming_rows(bits, sketches, sketch.bytes(), count,
+                                     sketch.bytes(), differing_.data());
+    } else {
+      kernels::active().hamming_gather(bits, sketches, sketch.bytes(), met_.data(),
+                                       count, sketch.bytes(), differing_.data());
+    }
+    const auto limit = static_cast<std::int32_t>(nth_least(rerank, sketch.bits() + 1));
+    if (!all_slots_) {
+      std::size_t n = 0;
+      for (std::size_t i = 0; i < count; ++i) {
+        met_[n] = met_[i];
+        n += differing_[i] <= limit ? 1 : 0;
+      }
+      met_.resize(n);
+      return;
+    }
+    met_.clear();
+    for (std::size_t i = 0; i < count; i += 32) {
+      const std::size_t end = std::min(count, i + 32);
+      // Almost always none is kept; the compiler does this test in vectors.
+      unsigned any = 0;
+      for (std::size_t j = i; j < end; ++j) any |= differing_[j] <= limit ? 1u : 0u;
+      if (any == 0) continue;
+      for (std::size_t j = i; j < end; ++j) {
+        if (differing_[j] <= limit) met_.push_back(static_cast<std::uint32_t>(j));
       }
     }
   }
 
-  void take(std::uint32_t slot, const search::Canonical<Key>& scorer,
-            search::TopK<Key>& top) {
-    visited_.make_room(1);
-    slots_[pending_] = slot;
-    if (visited_.insert(slot) == 0) return;
-    if (filter_ != nullptr && !filter_->test(slot)) return;
-    if (++pending_ == kPending) measure(scorer, top);
+  // The value of the n-th least of differing_, which has more; all are below `values`.
+  // Four counters a value, because neighbours that are equal would wait for each other.
+  std::size_t nth_least(std::size_t n, std::size_t values) {
+    tally_.assign(4 * values, 0);
+    std::size_t i = 0;
+    for (; i + 4 <= differing_.size(); i += 4) {
+      for (std::size_t j = 0; j < 4; ++j) {
+        ++tally_[j * values + static_cast<std::size_t>(differing_[i + j])];
+      }
+    }
+    for (; i < differing_.size(); ++i)
+      ++tally_[static_cast<std::size_t>(differing_[i])];
+    std::size_t held = 0;
+    for (std::size_t v = 0; v + 1 < values; ++v) {
+      for (std::size_t j = 0; j < 4; ++j) held += tally_[j * values + v];
+      if (held >= n) return v;
+    }
+    return values - 1;
   }
 
   void measure(const search::Canonical<Key>& scorer, search::TopK<Key>& top) {
-    Key keys[kPending];
-    scorer.some(slots_, pending_, keys);
-    for (std::size_t i = 0; i < pending_; ++i) {
-      if (keys[i] <= top.limit()) top.push(keys[i], index_.ids_.id_of(slots_[i]));
+    constexpr std::size_t kBlock = search::Canonical<Key>::kBlock;
+    Key keys[kBlock];
+    for (std::size_t begin = 0; begin < met_.size(); begin += kBlock) {
+      const std::size_t n = std::min(kBlock, met_.size() - begin);
+      const std::uint32_t* slots = met_.data() + begin;
+      scorer.some(slots, n, keys);
+      for (std::size_t i = 0; i < n; ++i) {
+        if (keys[i] <= top.limit()) top.push(keys[i], index_.ids_.id_of(slots[i]));
+      }
     }
-    pending_ = 0;
   }
-
-  static constexpr std::size_t kPending = search::Canonical<Key>::kBlock;
 
   const LSHIndex& index_;
   const storage::SlotSet* filter_;
@@ -615,20 +745,27 @@ class LSHIndex::Searcher {
   std::vector<std::size_t> counts_;
   std::vector<Step> steps_;
   search::VisitedSet visited_;
-  std::uint32_t slots_[kPending + 1];
-  std::size_t pending_ = 0;
+  std::vector<std::span<const std::uint32_t>> buckets_;
+  std::vector<std::uint32_t> met_;  // slots
+  SignSketch::Space sketch_space_;
+  std::vector<std::uint8_t> bits_;
+  std::vector<std::int32_t> differing_;  // of the slots met
+  std::vector<std::uint32_t> tally_;
+  bool all_slots_ = false;  // instead of those in met_
 };
 
 template <class Key>
 void LSHIndex::probe(RowsView queries, std::size_t k, std::size_t n_probe,
-                     const storage::SlotSet* filter, std::size_t threads,
-                     Monitor* monitor, std::int64_t* ids, float* distances) const {
+                     std::size_t rerank, const storage::SlotSet* filter,
+                     std::size_t threads, Monitor* monitor, std::int64_t* ids,
+                     float* distances) const {
   parallel_for(
       queries.rows, threads, 16,
       [&](std::size_t begin, std::size_t end, std::size_t) {
         Searcher<Key> searcher(*this, filter);
         for (std::size_t i = begin; i < end; ++i) {
-          searcher.run(queries.row(i), k, n_probe, ids + i * k, distances + i * k);
+          searcher.run(queries.row(i), k, n_probe, rerank, ids + i * k,
+                       distances + i * k);
         }
       },
       monitor);
@@ -649,22 +786,25 @@ auto LSHIndex::exactly(const storage::SlotSet* filter, Run&& run) const {
 }
 
 void LSHIndex::search(RowsView queries, std::size_t k, std::size_t n_probe,
-                      const storage::SlotSet* filter, std::size_t threads,
-                      Monitor* monitor, std::int64_t* ids, float* distances) const {
+                      std::size_t rerank, const storage::SlotSet* filter,
+                      std::size_t threads, Monitor* monitor, std::int64_t* ids,
+                      float* distances) const {
   storage::check_rows(search::query_dtype(options_.dtype), queries, options_.dim,
                       "queries");
   const std::shared_lock lock(mutex_);
   check_filter(filter);
   threads = resolve_threads(threads);
   if (n_probe == 0) n_probe = 4 * options_.n_tables;
+  if (rerank == 0) rerank = std::max<std::size_t>(256, 32 * k);
   if (n_probe >= buckets() || (filter != nullptr && filter->count() <= kFewRows)) {
     exactly(filter, [&](const search::RowSet& set) {
       search::search_topk(set, queries, k, threads, monitor, ids, distances);
     });
   } else if (search::has_integer_key(options_.metric, options_.dtype)) {
-    probe<std::int32_t>(queries, k, n_probe, filter, threads, monitor, ids, distances);
+    probe<std::int32_t>(queries, k, n_probe, rerank, filter, threads, monitor, ids,
+                        distances);
   } else {
-    probe<float>(queries, k, n_probe, filter, threads, monitor, ids, distances);
+    probe<float>(queries, k, n_probe, rerank, filter, threads, monitor, ids, distances);
   }
 }
 
@@ -688,6 +828,10 @@ LSHIndex::Stats LSHIndex::stats() const {
   stats.rows_bytes = rows_.capacity_bytes() + norms_.capacity_bytes();
   stats.ids_bytes = ids_.memory_bytes();
   if (family_) stats.hashes_bytes = family_->memory_bytes();
+  if (sketch_) {
+    stats.hashes_bytes += sketch_->memory_bytes();
+    stats.sketches_bytes = sketches_.capacity_bytes();
+  }
   stats.tables_bytes = waiting_.capacity() * sizeof(std::uint32_t);
   stats.waiting = waiting_.size();
   stats.buckets = buckets();
@@ -713,7 +857,12 @@ void LSHIndex::save_to(storage::FileWriter& writer) const {
   writer.real("wanted_width", options_.width);
   writer.number("wanted_hashes", options_.n_hashes);
   writer.number("n_hashes", family_ ? family_->options().hashes : 0);
+  writer.number("sketch_bits", options_.sketch_bits);
   if (family_) family_->save_to(writer);
+  if (sketch_) {
+    sketch_->save_to(writer);
+    writer.add("sketches", sketches_.bytes());
+  }
   writer.add("rows", rows_.bytes());
   if (options_.metric == Metric::kCosine) writer.add("norms", norms_.bytes());
   writer.number("waiting", waiting_.size());
@@ -750,6 +899,7 @@ LSHIndex LSHIndex::load_from(const storage::FileReader& reader) {
   options.seed = reader.number("seed");
   options.width = reader.real("wanted_width", 0, 1e300);
   options.n_hashes = reader.number("wanted_hashes", 0, HashFamily::kMaxHashes);
+  options.sketch_bits = reader.number("sketch_bits", 0, SignSketch::kMaxBits);
   LSHIndex index(options);  // what it refuses is the file's fault (persist.h)
   const std::size_t count = reader.number("count", 0, IdMap::kMaxSlots);
   // dim is below 2^24 and count below 2^32: no product overflows.
@@ -763,6 +913,11 @@ LSHIndex LSHIndex::load_from(const storage::FileReader& reader) {
     HashFamily::Options family = family_options(options);
     family.hashes = hashes;
     index.family_ = HashFamily::load_from(reader, family);
+    if (options.sketch_bits != 0) {
+      index.sketch_ = SignSketch::load_from(reader, sketch_options(options));
+      index.sketches_ =
+          reader.array<std::uint8_t>("sketches", count * index.sketch_->bytes());
+    }
   }
   const std::size_t waiting = reader.number("waiting", 0, count);
   const auto slots = reader.array<std::uint32_t>("waiting_slots", waiting);

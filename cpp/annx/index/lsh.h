@@ -2,7 +2,10 @@
 // Rows in the buckets of many hash tables (codec/hash_family.h). A search probes the
 // likeliest buckets of all tables, in the order of what their moves cost (Lv and
 // others, "Multi-probe LSH", 2007), and measures every row that it meets with the
-// canonical distance.
+// canonical distance: or, of more than `rerank` rows, those whose sketches
+// (codec/sign_sketch.h) differ least from the query's, which costs a tenth. Where the
+// buckets together have half as many places as there are rows, all sketches are looked
+// at, in the order of memory.
 //
 // A table is sorted arrays: the keys of its buckets, where each begins, the slots, and
 // where the keys with the same first bits begin. Rows lie by slot, as in FlatIndex. New
@@ -26,6 +29,7 @@
 #include "annx/base/parallel.h"
 #include "annx/base/types.h"
 #include "annx/codec/hash_family.h"
+#include "annx/codec/sign_sketch.h"
 #include "annx/search/exact.h"
 #include "annx/storage/array.h"
 #include "annx/storage/file.h"
@@ -39,8 +43,9 @@ struct LSHOptions {
   Metric metric = Metric::kL2;  // any but ip
   DType dtype = DType::kFloat32;
   std::size_t n_tables = 16;
-  std::size_t n_hashes = 0;  // of a table; 0: by the number of the first rows
-  double width = 0;          // l2 and l1; 0: by the first rows
+  std::size_t n_hashes = 0;     // of a table; 0: by the number of the first rows
+  double width = 0;             // l2 and l1; 0: by the first rows
+  std::size_t sketch_bits = 0;  // not of bits; 0: none
   std::uint64_t seed = 0;
 };
 
@@ -73,8 +78,9 @@ class LSHIndex {
   storage::SlotSet slot_set(std::span<const std::int64_t> ids) const;
 
   // Probes n_probe buckets, of all tables together; as many as there are is exact. 0
-  // takes the default, 4 a table.
-  void search(RowsView queries, std::size_t k, std::size_t n_probe,
+  // takes the default, 4 a table. With sketches at least `rerank` of the rows met are
+  // measured (0: max(256, 32 k)), and all that differ from the query as little.
+  void search(RowsView queries, std::size_t k, std::size_t n_probe, std::size_t rerank,
               const storage::SlotSet* filter, std::size_t threads, Monitor* monitor,
               std::int64_t* ids, float* distances) const;
   // Exact: measures every row.
@@ -90,6 +96,7 @@ class LSHIndex {
     std::size_t rows_bytes = 0;
     std::size_t tables_bytes = 0;
     std::size_t hashes_bytes = 0;
+    std::size_t sketches_bytes = 0;
     std::size_t ids_bytes = 0;
     std::size_t buckets = 0;
     std::size_t largest = 0;  // rows of a bucket
@@ -115,7 +122,8 @@ class LSHIndex {
 
   search::RowSet row_set() const;
   void learn(RowsView rows);
-  void put(std::uint32_t slot, const std::byte* row);
+  void put(std::uint32_t slot, const std::byte* row, codec::SignSketch::Space& space);
+  void shrink(std::size_t count);
   // Room for rows up to slot `count`; what may throw of a change comes before it.
   void grow(std::size_t count);
   static Table make_table(std::vector<std::uint64_t>& entries);
@@ -124,7 +132,7 @@ class LSHIndex {
   void settle(std::size_t threads, Monitor* monitor);
   void take_out(std::uint32_t slot, std::uint32_t instead);
   template <class Key>
-  void probe(RowsView queries, std::size_t k, std::size_t n_probe,
+  void probe(RowsView queries, std::size_t k, std::size_t n_probe, std::size_t rerank,
              const storage::SlotSet* filter, std::size_t threads, Monitor* monitor,
              std::int64_t* ids, float* distances) const;
   std::size_t buckets() const;
@@ -138,6 +146,8 @@ class LSHIndex {
   storage::Array<float> norms_;  // cosine over floats only
   storage::IdMap ids_;
   std::optional<codec::HashFamily> family_;  // none before the first add
+  std::optional<codec::SignSketch> sketch_;  // with it, if there are sketches
+  storage::Array<std::uint8_t> sketches_;    // by slot
   std::vector<Table> tables_;                // empty until the first rows are sorted in
   std::vector<std::uint32_t> waiting_;       // slots outside the tables
   std::size_t holes_ = 0;                    // removed places of a table

@@ -16,7 +16,7 @@ from annx.reference.topk import top_k
 __all__ = ["LSHIndex"]
 
 # Streams of the seed.
-_FUNCTIONS, _OFFSETS, _KEYS = 0, 1, 2
+_FUNCTIONS, _OFFSETS, _KEYS, _DIRECTIONS = 0, 1, 2, 8
 _LARGEST = 1 << 30
 
 
@@ -53,7 +53,10 @@ class LSHIndex(FlatIndex):
 
     A bucket holds what agrees in all functions of a table. Other buckets are tried by
     what it would take to fall into them: the squared distance of the query to the
-    boundaries between, or one for each function where there is no such distance.
+    boundaries between, or one for each function where there is no such distance. Of
+    many vectors met those are measured whose sketches, a bit for each direction, differ
+    least from the query's; where the buckets have half as many places as there are
+    vectors, of all vectors.
 
     References
     ----------
@@ -74,6 +77,7 @@ class LSHIndex(FlatIndex):
     n_tables: int = 16
     n_hashes: int | None = None
     width: float | None = None
+    sketch_bits: int = 0
 
     def __init__(
         self,
@@ -84,9 +88,14 @@ class LSHIndex(FlatIndex):
         n_tables: int = 16,
         n_hashes: int | None = None,
         width: float | None = None,
+        sketch_bits: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(dim, metric, dtype)
+        if sketch_bits is None:
+            sketch_bits = 0 if dtype == "bits" else 256
+        self.sketch_bits = sketch_bits
+        self._limits: NDArray[np.float64] | None = None
         self.n_tables = n_tables
         self.n_hashes = n_hashes
         self.width = width
@@ -112,6 +121,10 @@ class LSHIndex(FlatIndex):
     def add(self, vectors: Any, ids: Any = None) -> NDArray[np.int64]:
         """Add vectors under new ids, which it returns."""
         result = super().add(vectors, ids)
+        if self._limits is None and self.sketch_bits:
+            first = self.get(self.ids)[: 1 << 10].astype(np.float64)
+            mean = np.zeros(self.dim) if self.metric == "cosine" else first.mean(axis=0)
+            self._limits = self._directions() @ mean
         if self.n_hashes is None:
             bits = max(1.0, np.log2(max(1, len(self))))
             per_bit = {"cosine": 1.0, "hamming": 1.0, "l2": 0.5, "l1": 0.5}
@@ -133,6 +146,7 @@ class LSHIndex(FlatIndex):
         k: int = 10,
         *,
         n_probe: int | None = None,
+        rerank: int | None = None,
         filter: Any = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return about the k nearest: ids and distances, (n, k)."""
@@ -149,15 +163,57 @@ class LSHIndex(FlatIndex):
         allowed = np.isin(all_ids, self._chosen(filter))
         for i, query in enumerate(queries):
             met = np.zeros(len(rows), bool)
+            wanted = max(256, 32 * k) if rerank is None else rerank
+            places = 0
             if n_probe >= buckets:
                 met[:] = True
             else:
                 for table, key in self._probes(query, n_probe):
-                    met |= keys[:, table] == np.uint64(key)
+                    here = keys[:, table] == np.uint64(key)
+                    places += int(here.sum())
+                    met |= here
+            if self.sketch_bits and places * 2 >= len(rows) and places > wanted:
+                met[:] = True
             met &= allowed
+            if n_probe < buckets and self.sketch_bits:
+                met = self._sift(query, rows, met, wanted)
             exact = pairwise_distances(query[None], rows[met], metric=self.metric)
             ids[i], distances[i] = top_k(exact[0], all_ids[met], k)
         return ids, distances
+
+    def sketches(self, vectors: Any) -> NDArray[np.bool_]:
+        """Return the bits of sketches, (n, sketch_bits)."""
+        sums = np.asarray(vectors, np.float64) @ self._directions().T
+        bits: NDArray[np.bool_] = sums > self._limits
+        return bits
+
+    def _sift(
+        self,
+        query: NDArray[Any],
+        rows: NDArray[Any],
+        met: NDArray[np.bool_],
+        wanted: int,
+    ) -> NDArray[np.bool_]:
+        """Keep the rows met whose sketches differ least, ties with the last too."""
+        if met.sum() <= wanted:
+            return met
+        differing = (self.sketches(rows) != self.sketches(query[None])).sum(axis=1)
+        limit = np.sort(differing[met])[wanted - 1]
+        kept: NDArray[np.bool_] = met & (differing <= limit)
+        return kept
+
+    def _directions(self) -> NDArray[np.float64]:
+        """Return unit vectors, orthogonal in groups of dim, (sketch_bits, dim)."""
+        count = self.sketch_bits * self.dim
+        drawn = gaussians(Random(self.seed, _DIRECTIONS), count)
+        result = drawn.reshape(self.sketch_bits, self.dim).copy()
+        for b in range(self.sketch_bits):
+            for o in range(b // self.dim * self.dim, b):
+                result[b] -= (result[b] @ result[o]) * result[o]
+            length = np.sqrt(result[b] @ result[b])
+            result[b] *= 1 / length if length > 0 else 0.0
+        rounded: NDArray[np.float64] = result.astype(np.float32).astype(np.float64)
+        return rounded
 
     def _projections(self) -> NDArray[np.float32]:
         count = self.n_tables * (self.n_hashes or 1)
