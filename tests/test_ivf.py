@@ -163,16 +163,25 @@ def test_all_candidates_equal_reference(seed, k, metric, n_probe, codec):
     native = annx.IVFIndex.build(x, metric, **options)
     twin = reference.IVFIndex.build(x, metric, **options)
     how = {"n_probe": n_probe, "rerank": 60, "epsilon": 99}
-    ours = native.search(x[:5], k, **how)
-    theirs = twin.search(x[:5], k, **how)
-    if metric == "cosine" and n_probe < 4:
-        return  # centroids of directions are no whole numbers
+    queries = x[:5]
+    if n_probe < 4:
+        if metric == "cosine":
+            return  # centroids of directions are no whole numbers
+        # Which of two lists at the same distance is looked at is a matter of rounding.
+        keys = np.sort(
+            annx.pairwise_distances(queries, native.centroids, metric=metric)
+        )
+        queries = queries[keys[:, n_probe] - keys[:, n_probe - 1] > 1e-3]
+        if len(queries) == 0:
+            return
+    ours = native.search(queries, k, **how)
+    theirs = twin.search(queries, k, **how)
     assert np.array_equal(ours.ids >= 0, theirs[0] >= 0)
     assert np.allclose(ours.distances, theirs[1], atol=1e-6)
     if metric != "cosine":
         assert np.array_equal(ours.ids, theirs[0])
     chosen = np.random.default_rng(seed).choice(60, 30, replace=False)
-    kept = native.search(x[:5], k, filter=chosen, **how)
+    kept = native.search(queries, k, filter=chosen, **how)
     assert set(kept.ids.ravel()) <= {*chosen.tolist(), -1}
 
 
