@@ -60,7 +60,22 @@ void link_tables(const float* coordinates, const float* books,
 std::uint32_t link_scan(const LinkQuery& query, const std::uint8_t* codes,
                         const std::byte* offsets, const std::byte* scales, float base,
                         float limit, const LinkAhead& ahead, float* out) {
-  std::int32_t sums[kLinkGroup];
+  // The scalar reference's vectors are wider than a group: it works in larger buffers.
+  constexpr bool kWider = kWidth > kLinkGroup;
+  constexpr std::size_t kRoom = kWider ? kWidth : kLinkGroup;
+  std::int32_t sums[kRoom];
+  float keys[kRoom];
+  std::byte halves[2][2 * kRoom];
+  float* const to = kWider ? keys : out;
+  if (kWider) {
+    for (std::size_t i = kLinkGroup; i < kRoom; ++i) sums[i] = 0;
+    for (std::size_t i = 0; i < 2 * kRoom; ++i) {
+      halves[0][i] = i < 2 * kLinkGroup ? offsets[i] : std::byte{0};
+      halves[1][i] = i < 2 * kLinkGroup ? scales[i] : std::byte{0};
+    }
+    offsets = halves[0];
+    scales = halves[1];
+  }
   link_sums(codes, query.parts, query.tables, ahead, sums);
   const V step = v_set(query.step);
   const V bias = v_set(query.bias);
@@ -69,8 +84,9 @@ std::uint32_t link_scan(const LinkQuery& query, const std::uint8_t* codes,
     const V dot = v_fma(v_numbers(sums + i), step, bias);
     const V key =
         v_fma(dot, LoadF16::full(scales + 2 * i), LoadF16::full(offsets + 2 * i));
-    v_store(out + i, v_fma(key, gain, v_set(base)));
+    v_store(to + i, v_fma(key, gain, v_set(base)));
   }
+  for (std::size_t i = 0; kWider && i < kLinkGroup; ++i) out[i] = keys[i];
   std::uint32_t above = 0;
   for (std::size_t i = 0; i < kLinkGroup; i += kTileLanes) {
     above |= less_bits(lanes_less(lanes_set(limit), lanes_load(out + i))) << i;
