@@ -49,9 +49,10 @@ struct Tables {
 
 Tables tables_of(const KernelTable& table, const Case& c) {
   Tables t;
-  t.entries.resize(c.widths.size() * kLinkLevels);
-  table.link_tables(c.coordinates.data(), c.levels.data(), c.widths.data(),
-                    c.widths.size(), t.entries.data(), &t.step, &t.bias);
+  std::vector<float> sums(c.widths.size() * kLinkLevels);
+  t.entries.resize(sums.size());
+  table.level_tables(c.coordinates.data(), c.levels.data(), c.widths.data(),
+                     c.widths.size(), sums.data(), t.entries.data(), &t.step, &t.bias);
   return t;
 }
 

@@ -63,8 +63,8 @@ Tables tables_of(const KernelTable& table, const Case& c) {
   Tables t;
   std::vector<float> sums(c.widths.size() * kLinkLevels);
   t.entries.resize(sums.size());
-  table.scan_tables(c.coordinates.data(), c.levels.data(), c.widths.data(),
-                    c.widths.size(), sums.data(), t.entries.data(), &t.step, &t.bias);
+  table.level_tables(c.coordinates.data(), c.levels.data(), c.widths.data(),
+                     c.widths.size(), sums.data(), t.entries.data(), &t.step, &t.bias);
   return t;
 }
 

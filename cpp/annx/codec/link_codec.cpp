@@ -12,6 +12,7 @@
 #include "annx/base/parallel.h"
 #include "annx/base/random.h"
 #include "annx/codec/kmeans.h"
+#include "annx/codec/levels.h"
 #include "annx/codec/principal.h"
 #include "annx/kernels/dispatch.h"
 
@@ -107,10 +108,6 @@ class Cuts {
   std::vector<std::pair<double, std::size_t>> best_;
 };
 
-float power_of_two(double x) {
-  return static_cast<float>(std::exp2(std::round(std::log2(x))));
-}
-
 // Standard deviation of <u, r> as estimated, for unit vectors u and r; see the header.
 double error_of(double distortion, std::size_t axes) {
   return std::sqrt(distortion / (1 - distortion) / static_cast<double>(axes));
@@ -121,20 +118,6 @@ double distortion_of(std::size_t width) {
     if (d.axes >= width) return d.error;
   }
   return kDistortions.back().error;
-}
-
-std::vector<float> halves_of(const std::vector<float>& levels,
-                             const std::vector<std::uint8_t>& widths) {
-  std::vector<float> halves(widths.size() * kLinkLevels);
-  const float* level = levels.data();
-  for (std::size_t p = 0; p < widths.size(); ++p) {
-    for (std::size_t k = 0; k < widths[p]; ++k, level += kLinkLevels) {
-      for (std::size_t c = 0; c < kLinkLevels; ++c) {
-        halves[p * kLinkLevels + c] += 0.5f * level[c] * level[c];
-      }
-    }
-  }
-  return halves;
 }
 
 // Lloyd's algorithm for all parts at once. `points` holds whole groups of kLinkGroup
@@ -174,7 +157,7 @@ std::vector<float> train_levels(const std::vector<float>& points, std::size_t ax
   std::vector<double> sums(axes * kLinkLevels);
   std::vector<std::uint32_t> counts(parts * kLinkLevels);
   for (int iteration = 0; iteration < kLloydIterations; ++iteration) {
-    const std::vector<float> halves = halves_of(levels, widths);
+    const std::vector<float> halves = half_squares(levels, widths);
     std::fill(sums.begin(), sums.end(), 0.0);
     std::fill(counts.begin(), counts.end(), 0u);
     for (std::size_t g = 0; g < groups; ++g) {
@@ -233,7 +216,7 @@ LinkCodec::LinkCodec(MatrixView<float> differences, std::vector<float> mean,
       unit_rows[i * dim_ + k] = static_cast<float>(row[k] / length);
     }
   }
-  offset_unit_ = power_of_two(squares);
+  offset_unit_ = unit_near(squares);
   seed_ = options.seed;
   const std::size_t step = kernels::kLinkPartsStep;
   std::size_t axes = dim_;
@@ -274,7 +257,7 @@ LinkCodec::LinkCodec(MatrixView<float> differences, std::vector<float> mean,
   levels_.resize(axes * kLinkLevels);
   derive();
   // A scale is about twice the length of a difference.
-  scale_unit_ = power_of_two(std::sqrt(squares));
+  scale_unit_ = unit_near(std::sqrt(squares));
   std::vector<float> points(count * axes);
   parallel_for(count / kLinkGroup, threads, 8,
                [&](std::size_t begin, std::size_t end, std::size_t) {
@@ -300,7 +283,7 @@ LinkCodec::LinkCodec(MatrixView<float> differences, std::vector<float> mean,
 // 8-bit axes: a query's coordinates need not be better than its tables, which have 7
 // bits, and the axes then stay in the second-level cache.
 void LinkCodec::derive() {
-  halves_ = halves_of(levels_, widths_);
+  halves_ = half_squares(levels_, widths_);
   if (axes_.empty()) {
     rotation_.emplace(dim_, seed_);
     return;
@@ -380,17 +363,10 @@ void LinkCodec::encode(const float* from, const float* const* to, const float* s
   kernels::active().link_encode(z.data(), levels_.data(), halves_.data(),
                                 widths_.data(), widths_.size(), codes);
   for (std::size_t i = 0; i < count; ++i) {
-    float dot = 0;
-    float from_dot = 0;
-    std::size_t k = 0;
-    for (std::size_t p = 0; p < widths_.size(); ++p) {
-      const unsigned c = codes[link_code_at(p, i)] >> link_code_shift(p) & 15u;
-      for (std::size_t j = 0; j < widths_[p]; ++j, ++k) {
-        const float level = levels_[k * kLinkLevels + c];
-        dot += z[k * kLinkGroup + i] * level;
-        from_dot += from[k] * level;
-      }
-    }
+    const auto [dot, from_dot] = level_dots(
+        levels_, widths_, z.data() + i, kLinkGroup, from, [&](std::size_t p) {
+          return codes[link_code_at(p, i)] >> link_code_shift(p) & 15u;
+        });
     // |r|^2 = <r, f sum level_k v_k> = f |z| dot.
     const float square = products_ ? lengths[i] * lengths[i] : squares[i];
     const float fit = lengths[i] > 0 && dot > 0 ? square / (lengths[i] * dot) : 0.0f;
@@ -431,12 +407,14 @@ void LinkCodec::Query::set(const LinkCodec& codec, const float* vector, float ga
           static_cast<float>(products_[k]) * step * codec.narrow_steps_[k];
     }
   }
+  sums_.resize(codec.parts() * kLinkLevels);
   tables_.resize(codec.parts() * kLinkLevels);
   view_.tables = tables_.data();
   view_.parts = codec.parts();
   view_.gain = gain * codec.offset_unit_;
-  table.link_tables(coordinates_.data(), codec.levels_.data(), codec.widths_.data(),
-                    codec.parts(), tables_.data(), &view_.step, &view_.bias);
+  table.level_tables(coordinates_.data(), codec.levels_.data(), codec.widths_.data(),
+                     codec.parts(), sums_.data(), tables_.data(), &view_.step,
+                     &view_.bias);
   const float ratio = codec.scale_unit_ / codec.offset_unit_;
   view_.step *= ratio;
   view_.bias *= ratio;
@@ -472,20 +450,12 @@ LinkCodec LinkCodec::load_from(const storage::FileReader& file, std::size_t dim)
                "is no multiple of 4");
   const auto axes =
       static_cast<std::size_t>(file.number("codes.axes_count", parts, dim));
-  const auto floats = [&](const char* name, std::size_t count) {
-    const auto array = file.array<float>(name, count);
-    std::vector<float> values(array.data(), array.data() + count);
-    for (const float x : values) {
-      file.require(std::isfinite(x), name, "holds a value that is not finite");
-    }
-    return values;
-  };
   codec.seed_ = file.number("codes.seed");
   const bool rotated = dim > kDenseDim;
   file.require(!rotated || axes == dim, "codes.axes_count", "is not the dimension");
-  codec.axes_ = floats("codes.axes", rotated ? 0 : axes * dim);
-  codec.levels_ = floats("codes.levels", axes * kLinkLevels);
-  codec.mean_ = floats("codes.mean", dim);
+  codec.axes_ = file.finite("codes.axes", rotated ? 0 : axes * dim);
+  codec.levels_ = file.finite("codes.levels", axes * kLinkLevels);
+  codec.mean_ = file.finite("codes.mean", dim);
   const auto widths = file.array<std::uint8_t>("codes.widths", parts);
   codec.widths_.assign(widths.data(), widths.data() + parts);
   std::size_t sum = 0;

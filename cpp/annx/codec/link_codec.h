@@ -24,7 +24,7 @@
 // neighbours near q, which lie in its direction, would look too far. So
 //     <q - c, r> ~ f sum_parts table_part[code],
 // one table for all nodes (c is the mean of the rows). Tables are rounded to 7 bits, so
-// that two entries add up in a byte; see LinkTables and LinkScan in kernels/table.h.
+// that two entries add up in a byte; see LevelTables and LinkScan in kernels/table.h.
 // What does not depend on q is kept beside each link in two float16: `offset` and
 // `scale`, so that key(x) ~ key(y) + gain (offset + scale <tables, code>).
 //
@@ -113,6 +113,7 @@ class LinkCodec {
     std::vector<std::byte> bytes_;
     std::vector<std::int32_t> products_;
     std::vector<float> coordinates_;
+    std::vector<float> sums_;
     std::vector<std::uint8_t> tables_;
   };
 

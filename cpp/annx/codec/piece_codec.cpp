@@ -11,6 +11,7 @@
 #include "annx/base/error.h"
 #include "annx/base/random.h"
 #include "annx/codec/kmeans.h"
+#include "annx/codec/levels.h"
 #include "annx/kernels/dispatch.h"
 
 namespace annx::codec {
@@ -26,11 +27,6 @@ constexpr std::size_t kIterations = 15;
 constexpr std::uint64_t kSeedStream = 2;
 constexpr float kMostHalf = 65504.0f;
 constexpr std::size_t kMaxWidth = 255;
-
-float power_of_two(double x) {
-  return x > 1e-36 && x < 1e36 ? static_cast<float>(std::exp2(std::round(std::log2(x))))
-                               : 1.0f;
-}
 
 }  // namespace
 
@@ -60,9 +56,9 @@ PieceCodec::PieceCodec(MatrixView<float> residuals, std::vector<float> mean,
       units[i * dim_ + k] = static_cast<float>(row[k] * factor);
     }
   }
-  offset_unit_ = power_of_two(squares);
+  offset_unit_ = unit_near(squares);
   // A scale is about twice the length of a residual, times sqrt(d) for signs of 1.
-  scale_unit_ = power_of_two(std::sqrt(squares));
+  scale_unit_ = unit_near(std::sqrt(squares));
   if (options.kind == Kind::kRabitq) {
     const auto level = static_cast<float>(1 / std::sqrt(static_cast<double>(dim_)));
     std::size_t k = 0;
@@ -121,17 +117,7 @@ void PieceCodec::train(MatrixView<float> units, std::size_t threads, Monitor* mo
 }
 
 void PieceCodec::derive() {
-  squares_.assign(pieces() * kLinkLevels, 0.0f);
-  const float* level = levels_.data();
-  for (std::size_t p = 0; p < pieces(); ++p) {
-    for (std::size_t k = 0; k < widths_[p]; ++k, level += kLinkLevels) {
-      for (std::size_t c = 0; c < kLinkLevels; ++c) {
-        squares_[p * kLinkLevels + c] += level[c] * level[c];
-      }
-    }
-  }
-  halves_.resize(squares_.size());
-  for (std::size_t i = 0; i < halves_.size(); ++i) halves_[i] = 0.5f * squares_[i];
+  halves_ = half_squares(levels_, widths_);
   if (options_.kind == Kind::kRabitq) rotation_.emplace(dim_, options_.seed);
 }
 
@@ -140,8 +126,7 @@ std::size_t PieceCodec::payload_bytes() const {
 }
 
 std::size_t PieceCodec::memory_bytes() const {
-  const std::size_t floats =
-      mean_.size() + levels_.size() + halves_.size() + squares_.size();
+  const std::size_t floats = mean_.size() + levels_.size() + halves_.size();
   return floats * sizeof(float) + widths_.size();
 }
 
@@ -168,18 +153,14 @@ double PieceCodec::encode(const float* centroid, const float* const* rows,
                                  widths_.data(), pieces(), codes.data());
   double widest = 0;
   for (std::size_t i = 0; i < count; ++i) {
-    float dot = 0;
-    float centroid_dot = 0;
-    float level_square = 0;
-    std::size_t k = 0;
+    const auto code = [&](std::size_t p) {
+      return codes[p / 2 * kPieceGroup + i] >> (4 * (p % 2)) & 15u;
+    };
+    const auto [dot, centroid_dot] =
+        level_dots(levels_, widths_, z.data() + i, kPieceGroup, centroid, code);
+    double level_square = 0;
     for (std::size_t p = 0; p < pieces(); ++p) {
-      const unsigned c = codes[p / 2 * kPieceGroup + i] >> (4 * (p % 2)) & 15u;
-      level_square += squares_[p * kLinkLevels + c];
-      for (std::size_t j = 0; j < widths_[p]; ++j, ++k) {
-        const float level = levels_[k * kLinkLevels + c];
-        dot += z[k * kPieceGroup + i] * level;
-        centroid_dot += centroid[k] * level;
-      }
+      level_square += 2.0 * halves_[p * kLinkLevels + code(p)];
     }
     const float fit = dot > 0 && squares[i] > 0 ? std::sqrt(squares[i]) / dot : 0.0f;
     const float offset = options_.products ? 0.0f : squares[i] + 2 * fit * centroid_dot;
@@ -187,9 +168,9 @@ double PieceCodec::encode(const float* centroid, const float* const* rows,
     scales[i] = std::clamp((options_.products ? -fit : -2 * fit) / scale_unit_,
                            -kMostHalf, kMostHalf);
     if (fit > 0) {
-      widest = std::max(widest,
-                        std::sqrt(std::max(0.0, static_cast<double>(level_square) -
-                                                    static_cast<double>(dot) * dot)));
+      widest = std::max(
+          widest,
+          std::sqrt(std::max(0.0, level_square - static_cast<double>(dot) * dot)));
     }
   }
   std::array<std::byte, 2 * kPieceGroup> narrow_offsets;
@@ -260,9 +241,9 @@ void PieceCodec::Query::set(const PieceCodec& codec, const float* vector) {
   view_.tables = tables_.data();
   view_.parts = codec.pieces();
   view_.unit = codec.offset_unit_;
-  kernels::active().scan_tables(coordinates_.data(), codec.levels_.data(),
-                                codec.widths_.data(), codec.pieces(), sums_.data(),
-                                tables_.data(), &view_.step, &view_.bias);
+  kernels::active().level_tables(coordinates_.data(), codec.levels_.data(),
+                                 codec.widths_.data(), codec.pieces(), sums_.data(),
+                                 tables_.data(), &view_.step, &view_.bias);
   const float ratio = codec.scale_unit_ / codec.offset_unit_;
   view_.step *= ratio;
   view_.bias *= ratio;
@@ -294,17 +275,9 @@ PieceCodec PieceCodec::load_from(const storage::FileReader& reader, std::size_t 
       static_cast<float>(reader.real("codes.offset_unit", 1e-37, 1e38));
   codec.scale_unit_ = static_cast<float>(reader.real("codes.scale_unit", 1e-37, 1e38));
   codec.spread_ = reader.real("codes.spread", 0.0, 1e6);
-  const auto floats = [&](const char* name, std::size_t count) {
-    const auto array = reader.array<float>(name, count);
-    std::vector<float> values(array.data(), array.data() + count);
-    for (const float x : values) {
-      reader.require(std::isfinite(x), name, "holds a value that is not finite");
-    }
-    return values;
-  };
-  codec.mean_ = floats("codes.mean", dim);
+  codec.mean_ = reader.finite("codes.mean", dim);
   codec.shape();
-  codec.levels_ = floats("codes.levels", dim * kLinkLevels);
+  codec.levels_ = reader.finite("codes.levels", dim * kLinkLevels);
   codec.derive();
   return codec;
 }

@@ -17,7 +17,7 @@
 // the part of q' across r alone. For a random rotation that error has mean 0, and
 //     |error| <= eps |q - c| f t / sqrt(d - 1),   t^2 = |z^|^2 - <z, z^>^2,
 // but for a share of queries of about exp(-eps^2 / 2) (Gao and Long, theorem 3.2; for
-// ip |q|). Estimates are made of tables rounded to 7 bits, see ScanTables in
+// ip |q|). Estimates are made of tables rounded to 7 bits, see LevelTables in
 // kernels/table.h: each of the pieces adds at most half a step to <q', z^>, times f.
 //
 // A code keeps two float16 beside its pieces: offset, |r|^2 + 2 f <c', z^>, and scale,
@@ -124,8 +124,7 @@ class PieceCodec {
   std::vector<float> levels_;  // [coordinate][16]
 
   // Derived from the above.
-  std::vector<float> halves_;   // [piece][16]: half the square of a level
-  std::vector<float> squares_;  // [piece][16]: the square
+  std::vector<float> halves_;  // [piece][16]: half the square of a level
   std::optional<RandomRotation> rotation_;
 };
 

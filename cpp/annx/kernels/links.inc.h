@@ -1,47 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading the codes of a node's links, written once over link_sums, V, Lanes and
-// LoadF16 of simd_*.h. One table entry is looked up for 16 links or more by one byte
-// shuffle (Andre, Kermarrec and Le Scouarnec, "Cache locality is not enough", 2015).
+// Tables for 4-bit codes, and reading those of a node's links, written once over
+// link_sums, V, Lanes and LoadF16 of simd_*.h. One table entry is looked up for 16
+// links or more by one byte shuffle (Andre, Kermarrec and Le Scouarnec, "Cache locality
+// is not enough", 2015).
 
 namespace annx::kernels::ANNX_ISA_NS {
 namespace {
 
-void link_tables(const float* coordinates, const float* books,
-                 const std::uint8_t* widths, std::size_t parts, std::uint8_t* out,
-                 float* step, float* bias) {
+// The least and the greatest of all lanes, in each of them.
+ANNX_INLINE Lanes least_everywhere(Lanes a) {
+  ANNX_UNROLL
+  for (std::size_t h = 1; h < kTileLanes; h *= 2) a = lanes_min(a, lanes_partner(a, h));
+  return a;
+}
+ANNX_INLINE Lanes most_everywhere(Lanes a) {
+  ANNX_UNROLL
+  for (std::size_t h = 1; h < kTileLanes; h *= 2) a = lanes_max(a, lanes_partner(a, h));
+  return a;
+}
+
+void level_tables(const float* coordinates, const float* books,
+                  const std::uint8_t* widths, std::size_t parts, float* sums,
+                  std::uint8_t* out, float* step, float* bias) {
   constexpr std::size_t kRegisters = kLinkLevels / kTileLanes;
-  float tables[kMaxLinkParts * kLinkLevels];
   // The same number in every lane: the widest range so far, the sum of the least ones.
   Lanes widest = lanes_set(0.0f);
   Lanes least_sum = lanes_set(0.0f);
   for (std::size_t p = 0; p < parts; ++p) {
-    Lanes sums[kRegisters];
+    Lanes t[kRegisters];
     ANNX_UNROLL
-    for (std::size_t r = 0; r < kRegisters; ++r) sums[r] = lanes_set(0.0f);
+    for (std::size_t r = 0; r < kRegisters; ++r) t[r] = lanes_set(0.0f);
     for (std::size_t k = 0; k < widths[p]; ++k) {
-      const Lanes coordinate = lanes_set(*coordinates);
+      const Lanes x = lanes_set(*coordinates++);
       ANNX_UNROLL
       for (std::size_t r = 0; r < kRegisters; ++r) {
-        sums[r] = lanes_fma(coordinate, lanes_load(books + r * kTileLanes), sums[r]);
+        t[r] = lanes_fma(x, lanes_load(books + r * kTileLanes), t[r]);
       }
-      ++coordinates;
       books += kLinkLevels;
     }
-    Lanes least = sums[0];
-    Lanes most = sums[0];
+    Lanes least = t[0];
+    Lanes most = t[0];
     ANNX_UNROLL
     for (std::size_t r = 1; r < kRegisters; ++r) {
-      least = lanes_min(least, sums[r]);
-      most = lanes_max(most, sums[r]);
+      least = lanes_min(least, t[r]);
+      most = lanes_max(most, t[r]);
     }
-    ANNX_UNROLL
-    for (std::size_t h = 1; h < kTileLanes; h *= 2) {
-      least = lanes_min(least, lanes_partner(least, h));
-      most = lanes_max(most, lanes_partner(most, h));
-    }
+    least = least_everywhere(least);
+    most = most_everywhere(most);
     ANNX_UNROLL
     for (std::size_t r = 0; r < kRegisters; ++r) {
-      lanes_store(tables + p * kLinkLevels + r * kTileLanes, lanes_sub(sums[r], least));
+      lanes_store(sums + p * kLinkLevels + r * kTileLanes, lanes_sub(t[r], least));
     }
     least_sum = lanes_add(least_sum, least);
     widest = lanes_max(widest, lanes_sub(most, least));
@@ -53,7 +61,7 @@ void link_tables(const float* coordinates, const float* books,
   *step = lanes[0] / 127;
   const float scale = lanes[0] > 0 ? 127 / lanes[0] : 0;
   for (std::size_t i = 0; i < parts * kLinkLevels; ++i) {
-    out[i] = static_cast<std::uint8_t>(tables[i] * scale + 0.5f);
+    out[i] = static_cast<std::uint8_t>(static_cast<int>(sums[i] * scale + 0.5f));
   }
 }
 

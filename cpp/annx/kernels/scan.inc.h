@@ -6,64 +6,6 @@
 namespace annx::kernels::ANNX_ISA_NS {
 namespace {
 
-// The least of all lanes, in each of them.
-ANNX_INLINE Lanes least_everywhere(Lanes a) {
-  ANNX_UNROLL
-  for (std::size_t h = 1; h < kTileLanes; h *= 2) a = lanes_min(a, lanes_partner(a, h));
-  return a;
-}
-ANNX_INLINE Lanes most_everywhere(Lanes a) {
-  ANNX_UNROLL
-  for (std::size_t h = 1; h < kTileLanes; h *= 2) a = lanes_max(a, lanes_partner(a, h));
-  return a;
-}
-
-void scan_tables(const float* coordinates, const float* books,
-                 const std::uint8_t* widths, std::size_t parts, float* sums,
-                 std::uint8_t* out, float* step, float* bias) {
-  constexpr std::size_t kRegisters = kLinkLevels / kTileLanes;
-  Lanes widest = lanes_set(0.0f);
-  float least_sum = 0;
-  for (std::size_t p = 0; p < parts; ++p) {
-    Lanes t[kRegisters];
-    ANNX_UNROLL
-    for (std::size_t r = 0; r < kRegisters; ++r) t[r] = lanes_set(0.0f);
-    for (std::size_t k = 0; k < widths[p]; ++k) {
-      const Lanes x = lanes_set(*coordinates++);
-      ANNX_UNROLL
-      for (std::size_t r = 0; r < kRegisters; ++r) {
-        t[r] = lanes_fma(x, lanes_load(books + r * kTileLanes), t[r]);
-      }
-      books += kLinkLevels;
-    }
-    Lanes least = t[0];
-    Lanes most = t[0];
-    ANNX_UNROLL
-    for (std::size_t r = 1; r < kRegisters; ++r) {
-      least = lanes_min(least, t[r]);
-      most = lanes_max(most, t[r]);
-    }
-    least = least_everywhere(least);
-    most = most_everywhere(most);
-    ANNX_UNROLL
-    for (std::size_t r = 0; r < kRegisters; ++r) {
-      lanes_store(sums + p * kLinkLevels + r * kTileLanes, lanes_sub(t[r], least));
-    }
-    float first[kTileLanes];
-    lanes_store(first, least);
-    least_sum += first[0];
-    widest = lanes_max(widest, lanes_sub(most, least));
-  }
-  float range[kTileLanes];
-  lanes_store(range, widest);
-  *bias = least_sum;
-  *step = range[0] / 127;
-  const float scale = range[0] > 0 ? 127 / range[0] : 0;
-  for (std::size_t i = 0; i < parts * kLinkLevels; ++i) {
-    out[i] = static_cast<std::uint8_t>(static_cast<int>(sums[i] * scale + 0.5f));
-  }
-}
-
 // Groups that are summed together: enough sums to hide a multiply-add's latency.
 template <std::size_t G>
 ANNX_INLINE void score_groups(const float* point, const float* packed,

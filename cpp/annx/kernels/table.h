@@ -220,9 +220,10 @@ inline constexpr std::size_t kLinkLevels = 16;
 // out[p * kLinkLevels + c] = t[c] less the part's least t in units of *step, rounded to
 // nearest; *step is the widest part's range / 127 (0 where that is 0), *bias the sum of
 // the least ones in order of parts. So sum_p t_p[c_p] ~ *bias + *step * sum_p out.
-using LinkTables = void (*)(const float* coordinates, const float* books,
-                            const std::uint8_t* widths, std::size_t parts,
-                            std::uint8_t* out, float* step, float* bias);
+// For any number of parts; `sums` is room for parts * kLinkLevels floats.
+using LevelTables = void (*)(const float* coordinates, const float* books,
+                             const std::uint8_t* widths, std::size_t parts, float* sums,
+                             std::uint8_t* out, float* step, float* bias);
 // For each link i of a group, with S the sum of its table entries:
 //   out[i] = base + gain * (offsets[i] + scales[i] * (bias + step * S)),
 // each product and sum one fused multiply-add; offsets and scales are float16. Returns
@@ -307,11 +308,9 @@ using PairDistances = void (*)(const float* rows, std::size_t stride,
                                std::size_t centroid_stride, const std::uint32_t* cells,
                                std::size_t count, std::size_t dim, float* out);
 
-// Inverted lists of 4-bit pieces (codec/piece_codec.h says what they mean). As
-// LinkTables, for any number of parts; `sums` is room for parts * kLinkLevels floats.
-using ScanTables = void (*)(const float* coordinates, const float* books,
-                            const std::uint8_t* widths, std::size_t parts, float* sums,
-                            std::uint8_t* out, float* step, float* bias);
+// Inverted lists of 4-bit pieces (codec/piece_codec.h says what they mean), read with
+// the tables of LevelTables.
+//
 // Blocks of kPieceGroup codes, `stride` bytes apart: codes, 2 parts a byte, the first
 // in the low half, a byte a row (parts / 2 * kPieceGroup bytes), then offsets and
 // scales, a float16 each a code. With S the sum of a code's table entries,
@@ -403,7 +402,7 @@ struct KernelTable {
   ScoreFloors score_floors;
   DriftBounds drift_bounds;
   MergeBounds merge_bounds;
-  LinkTables link_tables;
+  LevelTables level_tables;
   LinkScan link_scan;
   LinkEncode link_encode;
   Hadamard hadamard;
@@ -411,7 +410,6 @@ struct KernelTable {
   PackLanes pack_lanes;
   NearestLanes nearest_lanes;
   PairDistances pair_distances;
-  ScanTables scan_tables;
   ScanBlocks scan_blocks;
   TileMeet tile_meet;
   PieceEncode piece_encode;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <stdexcept>
@@ -568,6 +569,16 @@ std::span<const std::byte> FileReader::section(std::string_view name, std::size_
 }
 
 std::shared_ptr<const void> FileReader::owner() const { return file_->file.owner; }
+
+std::vector<float> FileReader::finite(std::string_view name,
+                                      std::size_t expected_count) const {
+  const auto floats = array<float>(name, expected_count);
+  std::vector<float> values(floats.data(), floats.data() + expected_count);
+  for (const float x : values) {
+    require(std::isfinite(x), name, "holds a value that is not finite");
+  }
+  return values;
+}
 
 void FileReader::fail(std::string_view section, std::string_view what) const {
   file_->fail("section " + quoted(section) + ": " + std::string(what));

@@ -128,6 +128,9 @@ class FileReader {
                             owner());
   }
 
+  // A copy of a section of floats; FormatError also where one is not finite.
+  std::vector<float> finite(std::string_view name, std::size_t expected_count) const;
+
   // Throws FormatError "<file>: section '<section>': <what>".
   [[noreturn]] void fail(std::string_view section, std::string_view what) const;
   void require(bool condition, std::string_view section, std::string_view what) const {
