@@ -140,36 +140,16 @@ storage::SlotSet FlatIndex::slot_set(std::span<const std::int64_t> ids) const {
 }
 
 search::RowSet FlatIndex::row_set() const {
-  return {.metric = metric_,
-          .dtype = dtype_,
-          .dim = dim_,
-          .rows = rows_.bytes().data(),
-          .stride = stride_,
-          .count = ids_.slots(),
-          .slots = nullptr,
-          .norms = norms_.data(),
-          .ids = ids_.identity() ? nullptr : &ids_};
+  return search::stored_rows(metric_, dtype_, dim_, rows_.bytes().data(), norms_.data(),
+                             ids_);
 }
 
 // Runs `run` on the rows under the shared lock.
 template <class Search>
 auto FlatIndex::over(const storage::SlotSet* filter, Search&& run) const {
   const std::shared_lock lock(mutex_);
-  search::RowSet set = row_set();
-  std::vector<std::uint32_t> slots;
-  if (filter != nullptr) {
-    if (filter->version() != version()) {
-      throw InvalidArgument("filter was made for another state of the index");
-    }
-    // A filter that lets everything through costs nothing.
-    if (filter->count() != set.count) {
-      slots = filter->slots();
-      slots.push_back(0);  // never null, even when nothing passes
-      set.slots = slots.data();
-      set.count = filter->count();
-    }
-  }
-  return run(set);
+  if (filter != nullptr) filter->require(version());
+  return run(search::FilteredRows(row_set(), filter).set());
 }
 
 void FlatIndex::search(RowsView queries, std::size_t k, const storage::SlotSet* filter,

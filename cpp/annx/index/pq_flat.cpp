@@ -164,21 +164,8 @@ storage::SlotSet PQFlatIndex::slot_set(std::span<const std::int64_t> ids) const 
 }
 
 search::RowSet PQFlatIndex::row_set() const {
-  return {.metric = options().metric,
-          .dtype = DType::kFloat32,
-          .dim = options().dim,
-          .rows = rows_.bytes().data(),
-          .stride = options().dim * sizeof(float),
-          .count = ids_.slots(),
-          .slots = nullptr,
-          .norms = norms_.data(),
-          .ids = ids_.identity() ? nullptr : &ids_};
-}
-
-void PQFlatIndex::check_filter(const storage::SlotSet* filter) const {
-  if (filter != nullptr && filter->version() != version()) {
-    throw InvalidArgument("filter was made for another state of the index");
-  }
+  return search::stored_rows(options().metric, DType::kFloat32, options().dim,
+                             rows_.bytes().data(), norms_.data(), ids_);
 }
 
 void PQFlatIndex::search(MatrixView<float> queries, std::size_t k, std::size_t rerank,
@@ -186,7 +173,7 @@ void PQFlatIndex::search(MatrixView<float> queries, std::size_t k, std::size_t r
                          Monitor* monitor, std::int64_t* ids, float* distances) const {
   check_values(queries, "queries");
   const std::shared_lock lock(mutex_);
-  check_filter(filter);
+  if (filter != nullptr) filter->require(version());
   if (!pq_.trained()) {
     throw NotTrained("PQFlatIndex is not trained; call train() first");
   }
@@ -256,16 +243,9 @@ search::Ragged PQFlatIndex::search_radius(MatrixView<float> queries, double radi
                                           std::size_t threads, Monitor* monitor) const {
   check_values(queries, "queries");
   const std::shared_lock lock(mutex_);
-  check_filter(filter);
-  search::RowSet set = row_set();
-  std::vector<std::uint32_t> slots;
-  if (filter != nullptr) {
-    slots = filter->slots();
-    set.count = slots.size();
-    slots.push_back(0);  // never null, even when nothing passes
-    set.slots = slots.data();
-  }
-  return search::search_within(set, bytes_of(queries), radius, threads, monitor);
+  if (filter != nullptr) filter->require(version());
+  const search::FilteredRows rows(row_set(), filter);
+  return search::search_within(rows.set(), bytes_of(queries), radius, threads, monitor);
 }
 
 PQFlatIndex::Memory PQFlatIndex::memory() const {

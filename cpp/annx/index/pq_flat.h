@@ -78,7 +78,6 @@ class PQFlatIndex {
   search::RowSet row_set() const;
   void resize(std::size_t count);
   void put(std::uint32_t slot, const float* row, const std::uint8_t* code);
-  void check_filter(const storage::SlotSet* filter) const;
 
   codec::ProductQuantizer pq_;
   storage::Array<std::uint8_t> codes_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "annx/search/canonical.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <type_traits>
@@ -9,6 +10,45 @@ namespace annx::search {
 namespace {
 
 constexpr double kLeastSquare = std::numeric_limits<float>::min();
+
+kernels::Op op_of(Metric metric) {
+  if (metric == Metric::kInnerProduct) return kernels::kOpDot;
+  return metric == Metric::kL1 ? kernels::kOpL1 : kernels::kOpL2;
+}
+
+}  // namespace
+
+RowSet stored_rows(Metric metric, DType dtype, std::size_t dim, const std::byte* rows,
+                   const float* norms, const storage::IdMap& ids) {
+  return {.metric = metric,
+          .dtype = dtype,
+          .dim = dim,
+          .rows = rows,
+          .stride = row_bytes(dtype, dim),
+          .count = ids.slots(),
+          .slots = nullptr,
+          .norms = norms,
+          .ids = ids.identity() ? nullptr : &ids};
+}
+
+FilteredRows::FilteredRows(const RowSet& set, const storage::SlotSet* filter)
+    : set_(set) {
+  // A filter that lets everything through costs nothing.
+  if (filter == nullptr || filter->count() == set.count) return;
+  slots_ = filter->slots();
+  set_.count = slots_.size();
+  slots_.push_back(0);  // never null, even when nothing passes
+  set_.slots = slots_.data();
+}
+
+void write_query(const RowSet& set, std::size_t row, std::byte* out) {
+  if (is_float(set.dtype)) {
+    kernels::active().widen[static_cast<std::size_t>(set.dtype)](
+        set.row(row), set.dim, reinterpret_cast<float*>(out));
+  } else {
+    std::copy_n(set.row(row), row_bytes(set.dtype, set.dim), out);
+  }
+}
 
 // In eight sums, which the compiler keeps in registers.
 double square_of(const float* x, std::size_t dim) {
@@ -21,15 +61,10 @@ double square_of(const float* x, std::size_t dim) {
     }
   }
   for (; i < dim; ++i) s[0] += static_cast<double>(x[i]) * x[i];
-  return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+  const double square =
+      ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+  return square < kLeastSquare ? 0.0 : square;
 }
-
-kernels::Op op_of(Metric metric) {
-  if (metric == Metric::kInnerProduct) return kernels::kOpDot;
-  return metric == Metric::kL1 ? kernels::kOpL1 : kernels::kOpL2;
-}
-
-}  // namespace
 
 void row_norms(DType dtype, RowsView rows, std::size_t dim, float* out) {
   const auto type = static_cast<std::size_t>(dtype);
@@ -41,7 +76,7 @@ void row_norms(DType dtype, RowsView rows, std::size_t dim, float* out) {
       row = wide.data();
     }
     const double square = square_of(row, dim);
-    out[i] = square < kLeastSquare ? 0.0f : static_cast<float>(std::sqrt(square));
+    out[i] = static_cast<float>(std::sqrt(square));
   }
 }
 
@@ -51,7 +86,7 @@ Canonical<Key>::Canonical(const RowSet& set, const std::byte* query)
   if (set.metric != Metric::kCosine || !is_float(set.dtype)) return;
   const auto* q = reinterpret_cast<const float*>(query);
   const double square = square_of(q, set.dim);
-  if (square < kLeastSquare) return;
+  if (square == 0) return;
   int exponent;
   std::frexp(std::sqrt(square), &exponent);
   unit_.resize(set.dim);

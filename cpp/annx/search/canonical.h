@@ -18,6 +18,7 @@
 #include "annx/base/types.h"
 #include "annx/kernels/dispatch.h"
 #include "annx/storage/id_map.h"
+#include "annx/storage/slot_set.h"
 
 namespace annx::search {
 
@@ -42,6 +43,24 @@ struct RowSet {
   const std::byte* row(std::size_t i) const { return rows + slot(i) * stride; }
 };
 
+// All rows of an index that keeps them one after the other.
+RowSet stored_rows(Metric metric, DType dtype, std::size_t dim, const std::byte* rows,
+                   const float* norms, const storage::IdMap& ids);
+
+// A set of rows without slots, or those of them that a filter (null: all) lets through.
+// set() is valid as long as this.
+class FilteredRows {
+ public:
+  FilteredRows(const RowSet& set, const storage::SlotSet* filter);
+  FilteredRows(const FilteredRows&) = delete;
+  FilteredRows& operator=(const FilteredRows&) = delete;
+  const RowSet& set() const { return set_; }
+
+ private:
+  RowSet set_;
+  std::vector<std::uint32_t> slots_;
+};
+
 inline bool is_float(DType dtype) { return dtype <= DType::kBFloat16; }
 inline bool is_byte(DType dtype) {
   return dtype == DType::kInt8 || dtype == DType::kUInt8;
@@ -53,6 +72,12 @@ inline bool has_integer_key(Metric metric, DType dtype) {
 inline DType query_dtype(DType dtype) {
   return is_float(dtype) ? DType::kFloat32 : dtype;
 }
+
+// The row as a query: row_bytes(query_dtype(set.dtype), set.dim) bytes.
+void write_query(const RowSet& set, std::size_t row, std::byte* out);
+
+// |x|^2 in float64; 0 where it counts as a zero vector.
+double square_of(const float* x, std::size_t dim);
 
 // |row| of each row, in float64 rounded to float32; 0 for a zero vector.
 void row_norms(DType dtype, RowsView rows, std::size_t dim, float* out);

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "annx/base/error.h"
+
 namespace annx::storage {
 
 class SlotSet {
@@ -29,6 +31,12 @@ class SlotSet {
   // Slots at or beyond are not in the set, and must not be asked for.
   std::size_t capacity() const { return words_.size() * 64; }
   std::uint64_t version() const { return version_; }
+  // Throws InvalidArgument unless it was made for this version.
+  void require(std::uint64_t version) const {
+    if (version_ != version) {
+      throw InvalidArgument("filter was made for another state of the index");
+    }
+  }
   const std::uint64_t* words() const { return words_.data(); }
 
   // The slots in rising order.
