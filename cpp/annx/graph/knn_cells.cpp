@@ -3,9 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <tuple>
+#include <utility>
 
+#include "annx/base/groups.h"
 #include "annx/codec/centroid_blocks.h"
 #include "annx/codec/kmeans.h"
 #include "annx/kernels/dispatch.h"
@@ -34,19 +35,6 @@ std::vector<std::uint32_t> divide(MatrixView<float> rows, std::size_t count,
   return cells;
 }
 
-// Positions by cell: begins (count + 1) and the numbers of the rows, in order.
-void sort_by(const std::vector<std::uint32_t>& cells, std::size_t count,
-             std::vector<std::uint32_t>& begins, std::vector<std::uint32_t>& rows) {
-  begins.assign(count + 1, 0);
-  for (const std::uint32_t cell : cells) ++begins[cell + 1];
-  std::partial_sum(begins.begin(), begins.end(), begins.begin());
-  std::vector<std::uint32_t> next(begins.begin(), begins.end() - 1);
-  rows.resize(cells.size());
-  for (std::size_t i = 0; i < cells.size(); ++i) {
-    rows[next[cells[i]]++] = static_cast<std::uint32_t>(i);
-  }
-}
-
 }  // namespace
 
 KnnCells make_cells(const Sketch& sketch, std::size_t n, std::size_t size,
@@ -57,15 +45,15 @@ KnnCells make_cells(const Sketch& sketch, std::size_t n, std::size_t size,
   const std::size_t wide = sketch.width;
   const auto top =
       static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(parts(n)))));
-  std::vector<std::uint32_t> begins;
+  Groups large(divide({sketch.row(0), n, wide, wide}, top, seed, threads, monitor),
+               top);
+  const std::vector<std::size_t>& begins = large.begins;
   KnnCells cells;
-  sort_by(divide({sketch.row(0), n, wide, wide}, top, seed, threads, monitor), top,
-          begins, cells.order);
+  cells.order = std::move(large.items);
   // The sizes of the small cells of each large one, which are sorted in place.
   std::vector<std::vector<std::uint32_t>> sizes(top);
   parallel_for(top, threads, 1, [&](std::size_t first, std::size_t last, std::size_t) {
     std::vector<float> rows;
-    std::vector<std::uint32_t> starts, sorted;
     for (std::size_t t = first; t < last; ++t) {
       const std::size_t count = begins[t + 1] - begins[t];
       if (count == 0) continue;
@@ -75,8 +63,9 @@ KnnCells make_cells(const Sketch& sketch, std::size_t n, std::size_t size,
         std::copy_n(sketch.row(order[i]), wide, rows.data() + i * wide);
       }
       const std::size_t small = parts(count);
-      sort_by(divide({rows.data(), count, wide, wide}, small, seed + 1 + t, 1, nullptr),
-              small, starts, sorted);
+      auto [starts, sorted] = Groups(
+          divide({rows.data(), count, wide, wide}, small, seed + 1 + t, 1, nullptr),
+          small);
       for (std::uint32_t& i : sorted) i = order[i];
       std::copy(sorted.begin(), sorted.end(), order);
       for (std::size_t c = 0; c < small; ++c) {

@@ -82,30 +82,6 @@ GraphOptions checked(const GraphOptions& options) {
 
 }  // namespace
 
-class GraphIndex::ScratchLease {
- public:
-  explicit ScratchLease(const GraphIndex& index) : index_(index) {
-    const std::lock_guard lock(index_.scratch_mutex_);
-    if (!index_.scratch_.empty()) {
-      scratch_ = std::move(index_.scratch_.back());
-      index_.scratch_.pop_back();
-    } else {
-      scratch_ = std::make_unique<Scratch>();
-    }
-  }
-  ~ScratchLease() {
-    const std::lock_guard lock(index_.scratch_mutex_);
-    index_.scratch_.push_back(std::move(scratch_));
-  }
-  ScratchLease(const ScratchLease&) = delete;
-  ScratchLease& operator=(const ScratchLease&) = delete;
-  Scratch& operator*() const { return *scratch_; }
-
- private:
-  const GraphIndex& index_;
-  std::unique_ptr<Scratch> scratch_;
-};
-
 GraphIndex::GraphIndex(const GraphOptions& options)
     : options_(checked(options)),
       rows_(options.dim, options.metric, options.dtype),
@@ -331,7 +307,7 @@ void GraphIndex::search(RowsView queries, std::size_t k, std::size_t width,
   parallel_for(
       queries.rows, threads, kQueriesPerRange,
       [&](std::size_t begin, std::size_t end, std::size_t) {
-        const ScratchLease scratch(*this);
+        const ScratchPool<Scratch>::Lease scratch(scratch_);
         const auto lock = lock_.read();
         for (std::size_t i = begin; i < end; ++i) {
           search_one(queries.row(i), k, width, filter, *scratch, ids + i * k,

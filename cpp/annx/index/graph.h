@@ -21,6 +21,7 @@
 #include "annx/codec/link_codec.h"
 #include "annx/codec/row_codec.h"
 #include "annx/graph/builder.h"
+#include "annx/index/scratch_pool.h"
 #include "annx/search/beam.h"
 #include "annx/storage/adjacency.h"
 #include "annx/storage/coded_links.h"
@@ -120,8 +121,6 @@ class GraphIndex {
     search::BeamScratch beam;
     std::vector<std::pair<double, std::int64_t>> shortlist;
   };
-  // Scratch is kept between searches; a handle returns it.
-  class ScratchLease;
 
   void check_links() const;
   void refine(std::size_t count);
@@ -151,8 +150,7 @@ class GraphIndex {
 
   std::mutex add_mutex_;
   mutable RwLock lock_;
-  mutable std::mutex scratch_mutex_;
-  mutable std::vector<std::unique_ptr<Scratch>> scratch_;
+  mutable ScratchPool<Scratch> scratch_;
 };
 
 }  // namespace annx::index

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
+// Training, coding, changes and files of IvfIndex; ivf_search.cpp searches.
 #include "annx/index/ivf.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <numeric>
 #include <string>
 #include <utility>
 
 #include "annx/base/error.h"
-#include "annx/base/prefetch.h"
+#include "annx/base/groups.h"
+#include "annx/index/ivf_scratch.h"
 #include "annx/kernels/dispatch.h"
-#include "annx/search/least.h"
-#include "annx/search/topk.h"
 #include "annx/storage/check.h"
 
 namespace annx::index {
@@ -22,17 +21,11 @@ namespace {
 using codec::PieceCodec;
 using storage::CodeLists;
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr std::uint32_t kNoPlace = 0xFFFFFFFFu;
-constexpr double kLeastSquare = std::numeric_limits<float>::min();
 // Bytes of float32 rows made at a time where rows have to be converted.
 constexpr std::size_t kPortionBytes = std::size_t{16} << 20;
 // Rows whose residuals train the codes.
 constexpr std::size_t kCodeSample = 16384;
-// Blocks that one call scans.
-constexpr std::size_t kRunBlocks = 64;
-// A filter of no more than this many, and the candidates, is searched exactly.
-constexpr std::size_t kFewAllowed = 1000;
 constexpr std::size_t kMaxLists = std::size_t{1} << 24;
 
 std::string of(std::size_t n) { return std::to_string(n); }
@@ -63,8 +56,8 @@ IvfOptions checked(const IvfOptions& options) {
   return options;
 }
 
-// Lists of about as many rows as there are lists, but never so few rows that blocks of
-// 32 would be mostly empty.
+// 2 sqrt(rows), unless lists would have fewer than 39 rows: blocks of 32 would be
+// mostly empty.
 std::size_t lists_for(std::size_t rows) {
   const double root = std::sqrt(static_cast<double>(rows));
   const auto wanted = static_cast<std::size_t>(std::lround(2 * root));
@@ -72,97 +65,12 @@ std::size_t lists_for(std::size_t rows) {
 }
 
 void scale_to_one(float* x, std::size_t dim) {
-  double square = 0;
-  for (std::size_t k = 0; k < dim; ++k) square += static_cast<double>(x[k]) * x[k];
-  if (square < kLeastSquare) {
-    std::fill_n(x, dim, 0.0f);
-    return;
-  }
-  const double factor = 1 / std::sqrt(square);
+  const double square = search::square_of(x, dim);
+  const double factor = square > 0 ? 1 / std::sqrt(square) : 0.0;
   for (std::size_t k = 0; k < dim; ++k) x[k] = static_cast<float>(x[k] * factor);
 }
 
 }  // namespace
-
-// Memory that a search works in, kept from call to call.
-struct IvfIndex::Scratch {
-  PieceCodec::Query query;
-  // Of up to kScorePoints queries.
-  std::vector<float> vectors;
-  std::vector<float> centred;
-  std::vector<float> list_keys;  // `stride` apart
-  std::size_t stride = 0;
-  std::vector<std::uint32_t> probes;
-  std::vector<float> probe_keys;
-  // Candidates, `size` of them: estimate, place, and which of the probes.
-  std::vector<float> keys;
-  std::vector<std::uint32_t> places;
-  std::vector<std::uint32_t> origins;
-  std::vector<float> reaches;  // [probe]
-  std::vector<std::uint32_t> slots;
-  std::vector<std::uint32_t> later;
-  // Slots whose inner product was taken, and the distance that follows from it.
-  std::vector<std::uint32_t> measured;
-  std::vector<float> screened;
-  std::size_t size = 0;
-
-  // Sets probes to those of `lists` lists with the `wanted` least keys, nearest first;
-  // the keys begin at `begin`.
-  void choose(std::size_t begin, std::size_t lists, std::size_t wanted) {
-    const float* from = list_keys.data() + begin;
-    const float limit = search::least_limit(from, lists, wanted, wanted / 8);
-    probes.clear();
-    for (std::size_t l = 0; l < lists; ++l) {
-      if (from[l] <= limit) probes.push_back(static_cast<std::uint32_t>(l));
-    }
-    std::sort(probes.begin(), probes.end(), [&](std::uint32_t a, std::uint32_t b) {
-      return from[a] < from[b] || (from[a] == from[b] && a < b);
-    });
-    probes.resize(wanted);
-    probe_keys.resize(wanted);
-    for (std::size_t p = 0; p < wanted; ++p) probe_keys[p] = from[probes[p]];
-  }
-
-  // Keeps about `wanted` of the least estimates; returns the greatest of them.
-  float shrink(std::size_t wanted) {
-    if (size <= wanted) return kInfinity;
-    const std::size_t most = wanted + wanted / 8;
-    const float limit = search::least_limit(keys.data(), size, wanted, wanted / 8);
-    std::size_t kept = 0;
-    for (std::size_t i = 0; i < size; ++i) {
-      keys[kept] = keys[i];
-      places[kept] = places[i];
-      origins[kept] = origins[i];
-      kept += keys[i] <= limit ? 1u : 0u;
-    }
-    size = std::min(kept, most);
-    return limit;
-  }
-};
-
-class IvfIndex::Lease {
- public:
-  explicit Lease(const IvfIndex& index) : index_(index) {
-    const std::lock_guard lock(index_.scratch_mutex_);
-    if (!index_.scratch_.empty()) {
-      scratch_ = std::move(index_.scratch_.back());
-      index_.scratch_.pop_back();
-    } else {
-      scratch_ = std::make_unique<Scratch>();
-    }
-  }
-  ~Lease() {
-    const std::lock_guard lock(index_.scratch_mutex_);
-    index_.scratch_.push_back(std::move(scratch_));
-  }
-  Lease(const Lease&) = delete;
-  Lease& operator=(const Lease&) = delete;
-  Scratch& operator*() const { return *scratch_; }
-
- private:
-  const IvfIndex& index_;
-  std::unique_ptr<Scratch> scratch_;
-};
 
 IvfIndex::IvfIndex(const IvfOptions& options) : options_(checked(options)) {}
 IvfIndex::~IvfIndex() = default;
@@ -317,28 +225,14 @@ void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t
       }
     }
   }
-  std::vector<std::size_t> begins(lists + 1);
-  for (const std::uint32_t cell : cells) ++begins[cell + 1];
-  std::partial_sum(begins.begin(), begins.end(), begins.begin());
-  std::vector<std::uint32_t> order(rows.rows);
-  {
-    std::vector<std::size_t> next(begins.begin(), begins.end() - 1);
-    for (std::size_t i = 0; i < rows.rows; ++i) {
-      order[next[cells[i]]++] = static_cast<std::uint32_t>(i);
-    }
-  }
+  const auto [begins, order] = Groups(cells, lists);
   std::vector<std::size_t> before(lists);
   for (std::size_t l = 0; l < lists; ++l) before[l] = to.lists.size(l);
   std::vector<double> spreads(resolve_threads(threads));
   try {
     for (std::size_t l = 0; l < lists; ++l) {
       const std::size_t count = begins[l + 1] - begins[l];
-      if (count == 0) continue;
-      to.lists.grow(l, count);
-      for (std::size_t i = 0; i < count; i += CodeLists::kBlock) {
-        to.lists.own(to.lists.place(l, before[l] + i));
-      }
-      to.lists.own(to.lists.place(l, before[l] + count - 1));
+      if (count != 0) to.lists.grow(l, count);
     }
     parallel_for(
         lists, resolve_threads(threads), 2,
@@ -370,9 +264,8 @@ void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t
                                       : slots[row];
                 to.lists.set_slot(place, slot);
                 if (places != nullptr) (*places)[slot] = place;
-                blocks[i] =
-                    to.lists.block_to_write(place / static_cast<std::uint32_t>(kGroup));
-                lanes[i] = place % static_cast<std::uint32_t>(kGroup);
+                blocks[i] = to.lists.block_to_write(place / CodeLists::kBlock);
+                lanes[i] = place % CodeLists::kBlock;
               }
               spreads[worker] = std::max(
                   spreads[worker], to.codec.encode(centre.data(), pointers, squares,
@@ -498,7 +391,7 @@ void IvfIndex::locate() const {
 
 // Takes a code out of its list; the last one of the list moves into the gap.
 void IvfIndex::unlink(std::uint32_t place) {
-  constexpr auto kBlock = static_cast<std::uint32_t>(CodeLists::kBlock);
+  constexpr std::uint32_t kBlock = CodeLists::kBlock;
   CodeLists& lists = trained_->lists;
   const std::size_t list = lists.list_of(place);
   const std::size_t last = lists.size(list) - 1;
@@ -599,7 +492,7 @@ bool IvfIndex::contains(std::int64_t id) const {
 }
 
 void IvfIndex::get(std::span<const std::int64_t> ids, std::byte* out) const {
-  constexpr auto kBlock = static_cast<std::uint32_t>(CodeLists::kBlock);
+  constexpr std::uint32_t kBlock = CodeLists::kBlock;
   const auto lock = lock_.read();
   const std::size_t dim = options_.dim;
   const std::size_t bytes = row_bytes(options_.dtype, dim);
@@ -639,345 +532,6 @@ storage::SlotSet IvfIndex::slot_set(std::span<const std::int64_t> ids) const {
   return ids_.slots_of(ids, version());
 }
 
-search::RowSet IvfIndex::row_set() const {
-  return {.metric = options_.metric,
-          .dtype = options_.storage,
-          .dim = options_.dim,
-          .rows = rows_.data(),
-          .stride = row_stride(),
-          .count = ids_.slots(),
-          .slots = nullptr,
-          .norms = norms_.data(),
-          .ids = ids_.identity() ? nullptr : &ids_};
-}
-
-void IvfIndex::check_filter(const storage::SlotSet* filter) const {
-  if (filter != nullptr && filter->version() != version()) {
-    throw InvalidArgument("filter was made for another state of the index");
-  }
-}
-
-void IvfIndex::search(RowsView queries, const Search& how,
-                      const storage::SlotSet* filter, std::size_t threads,
-                      Monitor* monitor, std::int64_t* ids, float* distances) const {
-  const DType type = search::query_dtype(options_.dtype);
-  const std::size_t dim = options_.dim;
-  storage::check_rows(type, queries, dim, "queries");
-  const auto lock = lock_.read();
-  check_filter(filter);
-  require_trained();
-  const std::size_t count = ids_.slots();
-  std::fill_n(ids, queries.rows * how.k, std::int64_t{-1});
-  std::fill_n(distances, queries.rows * how.k, kInfinity);
-  if (count == 0 || (filter != nullptr && filter->count() == 0)) return;
-  Search plan = how;
-  plan.k = std::min(how.k, count);
-  if (!options_.keep_rows) plan.rerank = 0;
-  if (filter != nullptr && options_.keep_rows &&
-      static_cast<double>(filter->count()) <=
-          static_cast<double>(kFewAllowed) +
-              plan.rerank * static_cast<double>(plan.k)) {
-    const std::vector<std::uint32_t> slots = filter->slots();
-    search::RowSet set = row_set();
-    set.slots = slots.data();
-    set.count = slots.size();
-    search::search_topk(set, queries, how.k, threads, monitor, ids, distances);
-    return;
-  }
-  const std::size_t lists = trained_->lists.lists();
-  plan.n_probe = std::min(how.n_probe, lists);
-  // With a filter lists are visited until k rows were found.
-  const std::size_t probes = filter != nullptr ? lists : plan.n_probe;
-  parallel_for(
-      queries.rows, resolve_threads(threads), kernels::kScorePoints,
-      [&](std::size_t begin, std::size_t end, std::size_t) {
-        const Lease lease(*this);
-        Scratch& scratch = *lease;
-        for (std::size_t at = begin; at < end; at += kernels::kScorePoints) {
-          const std::size_t part = std::min(kernels::kScorePoints, end - at);
-          score_lists(scratch, queries, at, part);
-          for (std::size_t i = 0; i < part; ++i) {
-            scratch.choose(i * scratch.stride, lists, probes);
-            search_one(scratch, queries.row(at + i), scratch.vectors.data() + i * dim,
-                       plan, filter, ids + (at + i) * how.k,
-                       distances + (at + i) * how.k);
-          }
-        }
-      },
-      queries.rows > 1 ? monitor : nullptr);
-}
-
-void IvfIndex::Trained::pack() {
-  constexpr std::size_t kGroup = kernels::kGroup;
-  const MatrixView<float> centroids = coarse.centroids();
-  const std::size_t count = (centroids.rows + kGroup - 1) / kGroup;
-  packed.assign(count * kGroup * centroids.cols, 0.0f);
-  offsets.assign(count * kGroup, kInfinity);
-  groups.resize(count);
-  std::iota(groups.begin(), groups.end(), 0u);
-  const bool products = codec.options().products;
-  for (std::size_t l = 0; l < centroids.rows; ++l) {
-    float* to = packed.data() + l / kGroup * kGroup * centroids.cols + l % kGroup;
-    double square = 0;
-    for (std::size_t k = 0; k < centroids.cols; ++k) {
-      const float x = centroids.row(l)[k] - codec.mean()[k];
-      to[k * kGroup] = products ? -x : -2 * x;
-      square += static_cast<double>(x) * static_cast<double>(x);
-    }
-    offsets[l] = products ? 0.0f : static_cast<float>(square);
-  }
-}
-
-// Float vectors of some queries, and the keys of all lists for each of them.
-void IvfIndex::score_lists(Scratch& scratch, RowsView queries, std::size_t first,
-                           std::size_t count) const {
-  const std::size_t dim = options_.dim;
-  const DType type = search::query_dtype(options_.dtype);
-  const std::size_t lists = trained_->lists.lists();
-  scratch.stride = trained_->offsets.size();
-  scratch.vectors.resize(kernels::kScorePoints * dim);
-  scratch.centred.resize(kernels::kScorePoints * dim);
-  scratch.list_keys.resize(kernels::kScorePoints * scratch.stride);
-  const float* mean = trained_->codec.mean().data();
-  for (std::size_t i = 0; i < count; ++i) {
-    widen(queries.row(first + i), type, scratch.vectors.data() + i * dim);
-    for (std::size_t k = 0; k < dim; ++k) {
-      scratch.centred[i * dim + k] = scratch.vectors[i * dim + k] - mean[k];
-    }
-  }
-  const auto& table = kernels::active();
-  if (count == 1) {
-    table.score_point(scratch.centred.data(), trained_->packed.data(),
-                      trained_->offsets.data(), dim, trained_->groups.size(),
-                      scratch.list_keys.data());
-  } else {
-    table.score_tile(scratch.centred.data(), dim, count, trained_->packed.data(),
-                     trained_->offsets.data(), dim, trained_->groups.data(),
-                     trained_->groups.size(), scratch.list_keys.data(), scratch.stride,
-                     nullptr, 0);
-  }
-  if (options_.metric == Metric::kInnerProduct) return;
-  for (std::size_t i = 0; i < count; ++i) {
-    float square;
-    kernels::active().float_squares[0](
-        reinterpret_cast<const std::byte*>(scratch.centred.data() + i * dim), 0, 1, dim,
-        &square);
-    float* keys = scratch.list_keys.data() + i * scratch.stride;
-    for (std::size_t l = 0; l < lists; ++l) keys[l] = std::max(0.0f, keys[l] + square);
-  }
-}
-
-void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float* vector,
-                          const Search& how, const storage::SlotSet* filter,
-                          std::int64_t* ids, float* distances) const {
-  constexpr auto kBlock = static_cast<std::uint32_t>(CodeLists::kBlock);
-  const CodeLists& lists = trained_->lists;
-  const std::size_t count = ids_.slots();
-  const double asked = std::max(how.rerank, 1.0) * static_cast<double>(how.k);
-  const std::size_t wanted =
-      asked < static_cast<double>(count) ? static_cast<std::size_t>(asked) : count;
-  // Estimates are sorted out when so many have gathered.
-  const std::size_t full = std::min(count, 4 * wanted + 256);
-  scratch.query.set(trained_->codec, vector);
-  const kernels::ScanQuery& view = scratch.query.view();
-  const std::size_t room = full + (kRunBlocks + 1) * kBlock + 1;
-  if (scratch.keys.size() < room) {
-    scratch.keys.resize(room);
-    scratch.places.resize(room);
-    scratch.origins.resize(room);
-  }
-  scratch.size = 0;
-  float limit = kInfinity;
-  for (std::size_t p = 0; p < scratch.probes.size(); ++p) {
-    if (p >= how.n_probe && scratch.size >= how.k) break;
-    const std::size_t list = scratch.probes[p];
-    const std::vector<std::uint32_t>& blocks = lists.blocks(list);
-    const std::size_t size = lists.size(list);
-    if (p + 1 < scratch.probes.size()) {
-      const auto& next = lists.blocks(scratch.probes[p + 1]);
-      if (!next.empty()) prefetch_run(lists.block(next[0]), lists.stride());
-    }
-    const float base = scratch.probe_keys[p];
-    for (std::size_t b = 0; b < blocks.size();) {
-      const std::size_t run = lists.run(list, b, kRunBlocks);
-      const std::size_t codes = std::min<std::size_t>(run * kBlock, size - b * kBlock);
-      std::size_t found = kernels::active().scan_blocks(
-          view, lists.block(blocks[b]), lists.stride(), codes, base, limit,
-          blocks[b] * kBlock, scratch.keys.data() + scratch.size,
-          scratch.places.data() + scratch.size);
-      if (filter != nullptr) {
-        std::size_t kept = scratch.size;
-        for (std::size_t i = scratch.size; i < scratch.size + found; ++i) {
-          const std::uint32_t slot = lists.slot(scratch.places[i]);
-          scratch.keys[kept] = scratch.keys[i];
-          scratch.places[kept] = scratch.places[i];
-          kept += slot < count && filter->test(slot) ? 1u : 0u;
-        }
-        found = kept - scratch.size;
-      }
-      std::fill_n(scratch.origins.data() + scratch.size, found,
-                  static_cast<std::uint32_t>(p));
-      scratch.size += found;
-      b += run;
-      if (scratch.size >= full || (limit == kInfinity && scratch.size >= 2 * wanted)) {
-        limit = std::min(limit, std::nextafter(scratch.shrink(wanted), kInfinity));
-      }
-    }
-  }
-  scratch.shrink(wanted);
-  if (how.rerank == 0) {
-    search::TopK<float> near(how.k);
-    for (std::size_t i = 0; i < scratch.size; ++i) {
-      const std::uint32_t slot = lists.slot(scratch.places[i]);
-      if (slot < count) near.push(scratch.keys[i], ids_.id_of(slot));
-    }
-    const bool products = options_.metric == Metric::kInnerProduct;
-    const float unit = options_.metric == Metric::kCosine ? 0.5f : 1.0f;
-    const auto& best = near.sort();
-    for (std::size_t i = 0; i < best.size(); ++i) {
-      ids[i] = best[i].id;
-      distances[i] = products ? best[i].key : std::max(0.0f, best[i].key * unit);
-    }
-    return;
-  }
-  if (search::has_integer_key(options_.metric, options_.storage)) {
-    measure<std::int32_t>(scratch, query, vector, how, ids, distances);
-  } else {
-    measure<float>(scratch, query, vector, how, ids, distances);
-  }
-}
-
-// Ranks the candidates by the rows: first those that look best, then those that the
-// error bound lets come before the k-th of them.
-template <class Key>
-void IvfIndex::measure(Scratch& scratch, const std::byte* query, const float* vector,
-                       const Search& how, std::int64_t* ids, float* distances) const {
-  constexpr auto kBlock = static_cast<std::uint32_t>(CodeLists::kBlock);
-  const CodeLists& lists = trained_->lists;
-  const std::size_t count = ids_.slots();
-  const std::size_t stride = row_stride();
-  const search::Canonical<Key> canonical(row_set(), query);
-  // Cosine over floats: inner products first, and the canonical distance for those that
-  // rounding may have among the k nearest.
-  const bool cosine = options_.metric == Metric::kCosine;
-  const bool screened = cosine && search::is_float(options_.storage);
-  search::TopK<Key> near(how.k);
-  scratch.measured.clear();
-  scratch.screened.clear();
-  const auto take = [&](const std::vector<std::uint32_t>& slots) {
-    constexpr std::size_t kPart = search::Canonical<Key>::kBlock;
-    const auto dots = kernels::active().float_gather[kernels::kOpDot];
-    Key keys[kPart];
-    float products[kPart];
-    for (std::size_t at = 0; at < slots.size(); at += kPart) {
-      const std::size_t part = std::min(kPart, slots.size() - at);
-      if (screened) {
-        dots[static_cast<std::size_t>(options_.storage)](vector, rows_.data(), stride,
-                                                         slots.data() + at, part,
-                                                         options_.dim, products);
-        for (std::size_t i = 0; i < part; ++i) {
-          const float norm = norms_[slots[at + i]];
-          const float key = norm > 0 ? 1.0f - products[i] / norm : 1.0f;
-          scratch.measured.push_back(slots[at + i]);
-          scratch.screened.push_back(key);
-          near.push(static_cast<Key>(key), slots[at + i]);
-        }
-      } else {
-        canonical.some(slots.data() + at, part, keys);
-        for (std::size_t i = 0; i < part; ++i) {
-          near.push(keys[i], ids_.id_of(slots[at + i]));
-        }
-      }
-    }
-  };
-  const std::size_t first = std::min(scratch.size, 2 * how.k + 6);
-  float limit = kInfinity;
-  if (first < scratch.size) {
-    limit = search::least_limit(scratch.keys.data(), scratch.size, first, first / 8);
-  }
-  scratch.slots.clear();
-  scratch.later.clear();
-  for (std::size_t i = 0; i < scratch.size; ++i) {
-    const std::uint32_t slot = lists.slot(scratch.places[i]);
-    if (slot >= count) continue;  // a damaged file
-    if (scratch.keys[i] <= limit) {
-      scratch.slots.push_back(slot);
-    } else {
-      scratch.later.push_back(static_cast<std::uint32_t>(i));
-    }
-  }
-  take(scratch.slots);
-  if (!scratch.later.empty()) {
-    scratch.slots.clear();
-    // In the estimates' terms.
-    const float worst = near.full()
-                            ? static_cast<float>(near.limit()) * (cosine ? 2.0f : 1.0f)
-                            : kInfinity;
-    float length = 0;
-    if (options_.metric == Metric::kInnerProduct) {
-      kernels::active().float_squares[0](reinterpret_cast<const std::byte*>(vector), 0,
-                                         1, options_.dim, &length);
-      length = std::sqrt(length);
-    }
-    const float step = scratch.query.view().step;
-    const auto epsilon = static_cast<float>(how.epsilon);
-    for (const std::uint32_t i : scratch.later) {
-      const std::uint32_t place = scratch.places[i];
-      const float reach =
-          options_.metric == Metric::kInnerProduct
-              ? length
-              : std::sqrt(std::max(0.0f, scratch.probe_keys[scratch.origins[i]]));
-      const float scale =
-          trained_->codec.scale(lists.block(place / kBlock), place % kBlock);
-      const float error = epsilon * trained_->codec.error(scale, reach, step);
-      if (scratch.keys[i] - error > worst) continue;
-      scratch.slots.push_back(lists.slot(place));
-    }
-    take(scratch.slots);
-  }
-  if (screened) {
-    // Twice the rounding of a product of unit vectors, of the norm and of the query.
-    const float error = 2 * (static_cast<float>(options_.dim) / 32 + 16) * 0x1.0p-24f;
-    const float last = static_cast<float>(near.limit()) + error;
-    near = search::TopK<Key>(how.k);
-    for (std::size_t i = 0; i < scratch.measured.size(); ++i) {
-      if (scratch.screened[i] > last) continue;
-      const std::uint32_t slot = scratch.measured[i];
-      Key key;
-      canonical.some(&slot, 1, &key);
-      near.push(key, ids_.id_of(slot));
-    }
-  }
-  const auto& best = near.sort();
-  for (std::size_t i = 0; i < best.size(); ++i) {
-    ids[i] = best[i].id;
-    distances[i] = search::Canonical<Key>::distance(best[i].key);
-  }
-}
-
-search::Ragged IvfIndex::search_radius(RowsView queries, double radius,
-                                       const storage::SlotSet* filter,
-                                       std::size_t threads, Monitor* monitor) const {
-  storage::check_rows(search::query_dtype(options_.dtype), queries, options_.dim,
-                      "queries");
-  const auto lock = lock_.read();
-  check_filter(filter);
-  if (!options_.keep_rows) {
-    throw InvalidArgument(
-        "the index holds codes without rows (storage='codes'); search_radius needs "
-        "rows");
-  }
-  search::RowSet set = row_set();
-  std::vector<std::uint32_t> slots;
-  if (filter != nullptr) {
-    slots = filter->slots();
-    set.count = slots.size();
-    slots.push_back(0);  // never null, even when nothing passes
-    set.slots = slots.data();
-  }
-  return search::search_within(set, queries, radius, threads, monitor);
-}
-
 std::vector<std::size_t> IvfIndex::list_sizes() const {
   const auto lock = lock_.read();
   std::vector<std::size_t> sizes;
@@ -1006,6 +560,7 @@ IvfIndex::Memory IvfIndex::memory() const {
         4 * trained_->coarse.centroids().rows * options_.dim * sizeof(float);
   }
   memory.rows = rows_.capacity_bytes() + norms_.capacity_bytes();
+  const std::lock_guard guard(places_mutex_);
   memory.ids = ids_.memory_bytes() + places_.capacity() * sizeof(std::uint32_t);
   return memory;
 }

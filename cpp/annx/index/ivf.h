@@ -28,6 +28,7 @@
 #include "annx/base/rw_lock.h"
 #include "annx/codec/kmeans.h"
 #include "annx/codec/piece_codec.h"
+#include "annx/index/scratch_pool.h"
 #include "annx/search/exact.h"
 #include "annx/storage/array.h"
 #include "annx/storage/code_lists.h"
@@ -122,7 +123,6 @@ class IvfIndex {
 
  private:
   struct Scratch;
-  class Lease;
   struct Trained;
 
   search::RowSet row_set() const;
@@ -136,7 +136,6 @@ class IvfIndex {
   void locate() const;
   void unlink(std::uint32_t place);
   void require_trained() const;
-  void check_filter(const storage::SlotSet* filter) const;
   void score_lists(Scratch& scratch, RowsView queries, std::size_t first,
                    std::size_t count) const;
   void search_one(Scratch& scratch, const std::byte* query, const float* vector,
@@ -164,13 +163,13 @@ class IvfIndex {
   storage::Array<std::byte> rows_;
   storage::Array<float> norms_;  // cosine with rows only
   storage::IdMap ids_;
-  // [slot] place; made when first needed, empty until then.
+  // [slot] place; made when first needed, empty until then, under the mutex where
+  // readers need it.
   mutable std::vector<std::uint32_t> places_;
   mutable std::mutex places_mutex_;
   std::atomic<std::uint64_t> version_{0};
   mutable RwLock lock_;
-  mutable std::vector<std::unique_ptr<Scratch>> scratch_;
-  mutable std::mutex scratch_mutex_;
+  mutable ScratchPool<Scratch> scratch_;
 };
 
 }  // namespace annx::index

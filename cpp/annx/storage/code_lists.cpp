@@ -72,6 +72,11 @@ void CodeLists::grow(std::size_t list, std::size_t count) {
       blocks.reserve(std::max(needed, before + before / 2));
     }
     while (blocks.size() < needed) blocks.push_back(new_block(list));
+    // Slabs that are borrowed are copied now, not by the thread that comes first.
+    for (std::size_t b = sizes_[list] / kBlock; b < needed; ++b) {
+      slabs_[blocks[b] >> shift_].mutable_data();
+      slots_[blocks[b] >> shift_].mutable_data();
+    }
   } catch (...) {
     truncate(list, sizes_[list]);
     throw;

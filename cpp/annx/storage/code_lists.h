@@ -12,7 +12,7 @@
 //
 // Every code of a list but those in its last block lies in a full block: removing moves
 // the last code into the gap. Reading is thread-safe; so is writing to places of
-// different blocks, once own() was called for them.
+// different blocks that grow() made room in.
 #pragma once
 
 #include <cstddef>
@@ -26,7 +26,7 @@ namespace annx::storage {
 
 class CodeLists {
  public:
-  static constexpr std::size_t kBlock = 32;
+  static constexpr std::uint32_t kBlock = 32;
   static constexpr std::size_t kSlabBytes = std::size_t{32} << 20;
 
   CodeLists() = default;
@@ -60,7 +60,8 @@ class CodeLists {
         slot;
   }
 
-  // Makes room for `count` more codes at the end of a list.
+  // Makes room for `count` more codes at the end of a list. Several threads may then
+  // write to them.
   void grow(std::size_t list, std::size_t count);
   // Drops the codes of a list from `count` on.
   void truncate(std::size_t list, std::size_t count);
@@ -68,11 +69,6 @@ class CodeLists {
     return blocks_[list][i / kBlock] * kBlock + static_cast<std::uint32_t>(i % kBlock);
   }
   std::size_t list_of(std::uint32_t place) const { return owners_[place / kBlock]; }
-  // Copies the slab of a block if it is borrowed: several threads may then write to it.
-  void own(std::uint32_t place) {
-    slabs_[place / kBlock >> shift_].mutable_data();
-    slots_[place / kBlock >> shift_].mutable_data();
-  }
 
   std::size_t memory_bytes() const;
 

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an IvfIndex searches with, for ivf.cpp and ivf_search.cpp alone.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "annx/codec/piece_codec.h"
+#include "annx/index/ivf.h"
+
+namespace annx::index {
+
+// Memory that a search works in, kept from call to call.
+struct IvfIndex::Scratch {
+  codec::PieceCodec::Query query;
+  // Of up to kScorePoints queries.
+  std::vector<float> vectors;
+  std::vector<float> centred;
+  std::vector<float> list_keys;  // `stride` apart
+  std::size_t stride = 0;
+  std::vector<std::uint32_t> probes;
+  std::vector<float> probe_keys;
+  // Candidates, `size` of them: estimate, place, and which of the probes.
+  std::vector<float> keys;
+  std::vector<std::uint32_t> places;
+  std::vector<std::uint32_t> origins;
+  std::vector<std::uint32_t> slots;
+  std::vector<std::uint32_t> later;
+  // Slots whose inner product was taken, and the distance that follows from it.
+  std::vector<std::uint32_t> measured;
+  std::vector<float> screened;
+  std::size_t size = 0;
+
+  // Sets probes to those of `lists` lists with the `wanted` least keys, nearest first;
+  // the keys begin at `begin`.
+  void choose(std::size_t begin, std::size_t lists, std::size_t wanted);
+  // Keeps about `wanted` of the least estimates; returns the greatest of them.
+  float shrink(std::size_t wanted);
+};
+
+}  // namespace annx::index

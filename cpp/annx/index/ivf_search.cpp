@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: Apache-2.0
+// Searching of IvfIndex: the lists to look at, their scan, and the second look.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "annx/base/error.h"
+#include "annx/base/prefetch.h"
+#include "annx/index/ivf_scratch.h"
+#include "annx/kernels/dispatch.h"
+#include "annx/search/least.h"
+#include "annx/search/topk.h"
+#include "annx/storage/check.h"
+
+namespace annx::index {
+namespace {
+
+using storage::CodeLists;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+// Blocks that one call scans.
+constexpr std::size_t kRunBlocks = 64;
+// A filter of no more than this many, and the candidates, is searched exactly.
+constexpr std::size_t kFewAllowed = 1000;
+
+}  // namespace
+
+void IvfIndex::Scratch::choose(std::size_t begin, std::size_t lists,
+                               std::size_t wanted) {
+  const float* from = list_keys.data() + begin;
+  const float limit = search::least_limit(from, lists, wanted, wanted / 8);
+  probes.clear();
+  for (std::size_t l = 0; l < lists; ++l) {
+    if (from[l] <= limit) probes.push_back(static_cast<std::uint32_t>(l));
+  }
+  std::sort(probes.begin(), probes.end(), [&](std::uint32_t a, std::uint32_t b) {
+    return from[a] < from[b] || (from[a] == from[b] && a < b);
+  });
+  probes.resize(wanted);
+  probe_keys.resize(wanted);
+  for (std::size_t p = 0; p < wanted; ++p) probe_keys[p] = from[probes[p]];
+}
+
+float IvfIndex::Scratch::shrink(std::size_t wanted) {
+  if (size <= wanted) return kInfinity;
+  const std::size_t most = wanted + wanted / 8;
+  const float limit = search::least_limit(keys.data(), size, wanted, wanted / 8);
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < size; ++i) {
+    keys[kept] = keys[i];
+    places[kept] = places[i];
+    origins[kept] = origins[i];
+    kept += keys[i] <= limit ? 1u : 0u;
+  }
+  size = std::min(kept, most);
+  return limit;
+}
+
+search::RowSet IvfIndex::row_set() const {
+  return search::stored_rows(options_.metric, options_.storage, options_.dim,
+                             rows_.data(), norms_.data(), ids_);
+}
+
+void IvfIndex::search(RowsView queries, const Search& how,
+                      const storage::SlotSet* filter, std::size_t threads,
+                      Monitor* monitor, std::int64_t* ids, float* distances) const {
+  const DType type = search::query_dtype(options_.dtype);
+  const std::size_t dim = options_.dim;
+  storage::check_rows(type, queries, dim, "queries");
+  const auto lock = lock_.read();
+  if (filter != nullptr) filter->require(version());
+  require_trained();
+  const std::size_t count = ids_.slots();
+  std::fill_n(ids, queries.rows * how.k, std::int64_t{-1});
+  std::fill_n(distances, queries.rows * how.k, kInfinity);
+  if (count == 0 || (filter != nullptr && filter->count() == 0)) return;
+  Search plan = how;
+  plan.k = std::min(how.k, count);
+  if (!options_.keep_rows) plan.rerank = 0;
+  if (filter != nullptr && options_.keep_rows &&
+      static_cast<double>(filter->count()) <=
+          static_cast<double>(kFewAllowed) +
+              plan.rerank * static_cast<double>(plan.k)) {
+    const search::FilteredRows rows(row_set(), filter);
+    search::search_topk(rows.set(), queries, how.k, threads, monitor, ids, distances);
+    return;
+  }
+  const std::size_t lists = trained_->lists.lists();
+  plan.n_probe = std::min(how.n_probe, lists);
+  // With a filter lists are visited until k rows were found.
+  const std::size_t probes = filter != nullptr ? lists : plan.n_probe;
+  parallel_for(
+      queries.rows, resolve_threads(threads), kernels::kScorePoints,
+      [&](std::size_t begin, std::size_t end, std::size_t) {
+        const ScratchPool<Scratch>::Lease lease(scratch_);
+        Scratch& scratch = *lease;
+        for (std::size_t at = begin; at < end; at += kernels::kScorePoints) {
+          const std::size_t part = std::min(kernels::kScorePoints, end - at);
+          score_lists(scratch, queries, at, part);
+          for (std::size_t i = 0; i < part; ++i) {
+            scratch.choose(i * scratch.stride, lists, probes);
+            search_one(scratch, queries.row(at + i), scratch.vectors.data() + i * dim,
+                       plan, filter, ids + (at + i) * how.k,
+                       distances + (at + i) * how.k);
+          }
+        }
+      },
+      queries.rows > 1 ? monitor : nullptr);
+}
+
+void IvfIndex::Trained::pack() {
+  constexpr std::size_t kGroup = kernels::kGroup;
+  const MatrixView<float> centroids = coarse.centroids();
+  const std::size_t count = (centroids.rows + kGroup - 1) / kGroup;
+  packed.assign(count * kGroup * centroids.cols, 0.0f);
+  offsets.assign(count * kGroup, kInfinity);
+  groups.resize(count);
+  std::iota(groups.begin(), groups.end(), 0u);
+  const bool products = codec.options().products;
+  for (std::size_t l = 0; l < centroids.rows; ++l) {
+    float* to = packed.data() + l / kGroup * kGroup * centroids.cols + l % kGroup;
+    double square = 0;
+    for (std::size_t k = 0; k < centroids.cols; ++k) {
+      const float x = centroids.row(l)[k] - codec.mean()[k];
+      to[k * kGroup] = products ? -x : -2 * x;
+      square += static_cast<double>(x) * static_cast<double>(x);
+    }
+    offsets[l] = products ? 0.0f : static_cast<float>(square);
+  }
+}
+
+// Float vectors of some queries, and the keys of all lists for each of them.
+void IvfIndex::score_lists(Scratch& scratch, RowsView queries, std::size_t first,
+                           std::size_t count) const {
+  const std::size_t dim = options_.dim;
+  const DType type = search::query_dtype(options_.dtype);
+  const std::size_t lists = trained_->lists.lists();
+  scratch.stride = trained_->offsets.size();
+  scratch.vectors.resize(kernels::kScorePoints * dim);
+  scratch.centred.resize(kernels::kScorePoints * dim);
+  scratch.list_keys.resize(kernels::kScorePoints * scratch.stride);
+  const float* mean = trained_->codec.mean().data();
+  for (std::size_t i = 0; i < count; ++i) {
+    widen(queries.row(first + i), type, scratch.vectors.data() + i * dim);
+    for (std::size_t k = 0; k < dim; ++k) {
+      scratch.centred[i * dim + k] = scratch.vectors[i * dim + k] - mean[k];
+    }
+  }
+  const auto& table = kernels::active();
+  if (count == 1) {
+    table.score_point(scratch.centred.data(), trained_->packed.data(),
+                      trained_->offsets.data(), dim, trained_->groups.size(),
+                      scratch.list_keys.data());
+  } else {
+    table.score_tile(scratch.centred.data(), dim, count, trained_->packed.data(),
+                     trained_->offsets.data(), dim, trained_->groups.data(),
+                     trained_->groups.size(), scratch.list_keys.data(), scratch.stride,
+                     nullptr, 0);
+  }
+  if (options_.metric == Metric::kInnerProduct) return;
+  for (std::size_t i = 0; i < count; ++i) {
+    float square;
+    kernels::active().float_squares[0](
+        reinterpret_cast<const std::byte*>(scratch.centred.data() + i * dim), 0, 1, dim,
+        &square);
+    float* keys = scratch.list_keys.data() + i * scratch.stride;
+    for (std::size_t l = 0; l < lists; ++l) keys[l] = std::max(0.0f, keys[l] + square);
+  }
+}
+
+void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float* vector,
+                          const Search& how, const storage::SlotSet* filter,
+                          std::int64_t* ids, float* distances) const {
+  constexpr std::uint32_t kBlock = CodeLists::kBlock;
+  const CodeLists& lists = trained_->lists;
+  const std::size_t count = ids_.slots();
+  const double asked = std::max(how.rerank, 1.0) * static_cast<double>(how.k);
+  const std::size_t wanted =
+      asked < static_cast<double>(count) ? static_cast<std::size_t>(asked) : count;
+  // Estimates are sorted out when so many have gathered.
+  const std::size_t full = std::min(count, 4 * wanted + 256);
+  scratch.query.set(trained_->codec, vector);
+  const kernels::ScanQuery& view = scratch.query.view();
+  const std::size_t room = full + (kRunBlocks + 1) * kBlock + 1;
+  if (scratch.keys.size() < room) {
+    scratch.keys.resize(room);
+    scratch.places.resize(room);
+    scratch.origins.resize(room);
+  }
+  scratch.size = 0;
+  float limit = kInfinity;
+  for (std::size_t p = 0; p < scratch.probes.size(); ++p) {
+    if (p >= how.n_probe && scratch.size >= how.k) break;
+    const std::size_t list = scratch.probes[p];
+    const std::vector<std::uint32_t>& blocks = lists.blocks(list);
+    const std::size_t size = lists.size(list);
+    if (p + 1 < scratch.probes.size()) {
+      const auto& next = lists.blocks(scratch.probes[p + 1]);
+      if (!next.empty()) prefetch_run(lists.block(next[0]), lists.stride());
+    }
+    const float base = scratch.probe_keys[p];
+    for (std::size_t b = 0; b < blocks.size();) {
+      const std::size_t run = lists.run(list, b, kRunBlocks);
+      const std::size_t codes = std::min<std::size_t>(run * kBlock, size - b * kBlock);
+      std::size_t found = kernels::active().scan_blocks(
+          view, lists.block(blocks[b]), lists.stride(), codes, base, limit,
+          blocks[b] * kBlock, scratch.keys.data() + scratch.size,
+          scratch.places.data() + scratch.size);
+      if (filter != nullptr) {
+        std::size_t kept = scratch.size;
+        for (std::size_t i = scratch.size; i < scratch.size + found; ++i) {
+          const std::uint32_t slot = lists.slot(scratch.places[i]);
+          scratch.keys[kept] = scratch.keys[i];
+          scratch.places[kept] = scratch.places[i];
+          kept += slot < count && filter->test(slot) ? 1u : 0u;
+        }
+        found = kept - scratch.size;
+      }
+      std::fill_n(scratch.origins.data() + scratch.size, found,
+                  static_cast<std::uint32_t>(p));
+      scratch.size += found;
+      b += run;
+      if (scratch.size >= full || (limit == kInfinity && scratch.size >= 2 * wanted)) {
+        limit = std::min(limit, std::nextafter(scratch.shrink(wanted), kInfinity));
+      }
+    }
+  }
+  scratch.shrink(wanted);
+  if (how.rerank == 0) {
+    search::TopK<float> near(how.k);
+    for (std::size_t i = 0; i < scratch.size; ++i) {
+      const std::uint32_t slot = lists.slot(scratch.places[i]);
+      if (slot < count) near.push(scratch.keys[i], ids_.id_of(slot));
+    }
+    const bool products = options_.metric == Metric::kInnerProduct;
+    const float unit = options_.metric == Metric::kCosine ? 0.5f : 1.0f;
+    const auto& best = near.sort();
+    for (std::size_t i = 0; i < best.size(); ++i) {
+      ids[i] = best[i].id;
+      distances[i] = products ? best[i].key : std::max(0.0f, best[i].key * unit);
+    }
+    return;
+  }
+  if (search::has_integer_key(options_.metric, options_.storage)) {
+    measure<std::int32_t>(scratch, query, vector, how, ids, distances);
+  } else {
+    measure<float>(scratch, query, vector, how, ids, distances);
+  }
+}
+
+// Ranks the candidates by the rows: first those that look best, then those that the
+// error bound lets come before the k-th of them.
+template <class Key>
+void IvfIndex::measure(Scratch& scratch, const std::byte* query, const float* vector,
+                       const Search& how, std::int64_t* ids, float* distances) const {
+  constexpr std::uint32_t kBlock = CodeLists::kBlock;
+  const CodeLists& lists = trained_->lists;
+  const std::size_t count = ids_.slots();
+  const std::size_t stride = row_stride();
+  const search::Canonical<Key> canonical(row_set(), query);
+  // Cosine over floats: inner products first, and the canonical distance for those that
+  // rounding may have among the k nearest.
+  const bool cosine = options_.metric == Metric::kCosine;
+  const bool screened = cosine && search::is_float(options_.storage);
+  search::TopK<Key> near(how.k);
+  scratch.measured.clear();
+  scratch.screened.clear();
+  const auto take = [&](const std::vector<std::uint32_t>& slots) {
+    constexpr std::size_t kPart = search::Canonical<Key>::kBlock;
+    const auto dots = kernels::active().float_gather[kernels::kOpDot];
+    Key keys[kPart];
+    float products[kPart];
+    for (std::size_t at = 0; at < slots.size(); at += kPart) {
+      const std::size_t part = std::min(kPart, slots.size() - at);
+      if (screened) {
+        dots[static_cast<std::size_t>(options_.storage)](vector, rows_.data(), stride,
+                                                         slots.data() + at, part,
+                                                         options_.dim, products);
+        for (std::size_t i = 0; i < part; ++i) {
+          const float norm = norms_[slots[at + i]];
+          const float key = norm > 0 ? 1.0f - products[i] / norm : 1.0f;
+          scratch.measured.push_back(slots[at + i]);
+          scratch.screened.push_back(key);
+          near.push(static_cast<Key>(key), slots[at + i]);
+        }
+      } else {
+        canonical.some(slots.data() + at, part, keys);
+        for (std::size_t i = 0; i < part; ++i) {
+          near.push(keys[i], ids_.id_of(slots[at + i]));
+        }
+      }
+    }
+  };
+  const std::size_t first = std::min(scratch.size, 2 * how.k + 6);
+  float limit = kInfinity;
+  if (first < scratch.size) {
+    limit = search::least_limit(scratch.keys.data(), scratch.size, first, first / 8);
+  }
+  scratch.slots.clear();
+  scratch.later.clear();
+  for (std::size_t i = 0; i < scratch.size; ++i) {
+    const std::uint32_t slot = lists.slot(scratch.places[i]);
+    if (slot >= count) continue;  // a damaged file
+    if (scratch.keys[i] <= limit) {
+      scratch.slots.push_back(slot);
+    } else {
+      scratch.later.push_back(static_cast<std::uint32_t>(i));
+    }
+  }
+  take(scratch.slots);
+  if (!scratch.later.empty()) {
+    scratch.slots.clear();
+    // In the estimates' terms.
+    const float worst = near.full()
+                            ? static_cast<float>(near.limit()) * (cosine ? 2.0f : 1.0f)
+                            : kInfinity;
+    float length = 0;
+    if (options_.metric == Metric::kInnerProduct) {
+      kernels::active().float_squares[0](reinterpret_cast<const std::byte*>(vector), 0,
+                                         1, options_.dim, &length);
+      length = std::sqrt(length);
+    }
+    const float step = scratch.query.view().step;
+    const auto epsilon = static_cast<float>(how.epsilon);
+    for (const std::uint32_t i : scratch.later) {
+      const std::uint32_t place = scratch.places[i];
+      const float reach =
+          options_.metric == Metric::kInnerProduct
+              ? length
+              : std::sqrt(std::max(0.0f, scratch.probe_keys[scratch.origins[i]]));
+      const float scale =
+          trained_->codec.scale(lists.block(place / kBlock), place % kBlock);
+      const float error = epsilon * trained_->codec.error(scale, reach, step);
+      if (scratch.keys[i] - error > worst) continue;
+      scratch.slots.push_back(lists.slot(place));
+    }
+    take(scratch.slots);
+  }
+  if (screened) {
+    // Twice the rounding of a product of unit vectors, of the norm and of the query.
+    const float error = 2 * (static_cast<float>(options_.dim) / 32 + 16) * 0x1.0p-24f;
+    const float last = static_cast<float>(near.limit()) + error;
+    near = search::TopK<Key>(how.k);
+    for (std::size_t i = 0; i < scratch.measured.size(); ++i) {
+      if (scratch.screened[i] > last) continue;
+      const std::uint32_t slot = scratch.measured[i];
+      Key key;
+      canonical.some(&slot, 1, &key);
+      near.push(key, ids_.id_of(slot));
+    }
+  }
+  const auto& best = near.sort();
+  for (std::size_t i = 0; i < best.size(); ++i) {
+    ids[i] = best[i].id;
+    distances[i] = search::Canonical<Key>::distance(best[i].key);
+  }
+}
+
+search::Ragged IvfIndex::search_radius(RowsView queries, double radius,
+                                       const storage::SlotSet* filter,
+                                       std::size_t threads, Monitor* monitor) const {
+  storage::check_rows(search::query_dtype(options_.dtype), queries, options_.dim,
+                      "queries");
+  const auto lock = lock_.read();
+  if (filter != nullptr) filter->require(version());
+  if (!options_.keep_rows) {
+    throw InvalidArgument(
+        "the index holds codes without rows (storage='codes'); search_radius needs "
+        "rows");
+  }
+  const search::FilteredRows rows(row_set(), filter);
+  return search::search_within(rows.set(), queries, radius, threads, monitor);
+}
+
+}  // namespace annx::index
