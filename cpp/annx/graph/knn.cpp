@@ -34,8 +34,10 @@ constexpr std::size_t kVisitors = 240;
 // Cells among which a vector looks for those that it visits.
 constexpr std::size_t kNearestCells = 2048;
 constexpr std::size_t kSample = 400;
-// Of the edges that may be missed, the share that is left to estimates.
-constexpr double kLostShare = 0.15;
+// Of the edges that may be missed, the share that is planned to be found all the same:
+// the estimates of a projection lose some, and the sample that the plan is made from
+// may promise more than the rest holds, with a projection or without.
+constexpr double kReserve = 0.15;
 // What a list can hold beyond the neighbours wanted.
 constexpr std::size_t kSpareRoom = 16;
 // Below this share of the squared lengths a tile's value has lost digits that matter.
@@ -514,7 +516,7 @@ Knn::Plan Knn::make_plan() const {
   std::sort(edges.begin(), edges.end(),
             [](const Edge& x, const Edge& y) { return x.detour < y.detour; });
   const auto needed = static_cast<std::size_t>(
-      std::ceil((options_.recall + kLostShare * (1 - options_.recall)) *
+      std::ceil((options_.recall + kReserve * (1 - options_.recall)) *
                 static_cast<double>(k_ * sample_.size())));
   Plan plan;
   plan.reach = -kInfinity;
