@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // annx._core.GraphIndex.
-#include <pybind11/stl.h>
-
 #include <algorithm>
 
 #include "annx/index/graph.h"
 #include "common.h"
 #include "persist.h"
+#include "rows.h"
 #include "single.h"
 
 namespace annx::bindings {
@@ -22,9 +21,6 @@ std::size_t width_of(std::size_t k, std::size_t ef) {
 
 struct SingleGraph {
   using Index = GraphIndex;
-  static DType dtype(const GraphIndex& index) { return index.options().dtype; }
-  static Metric metric(const GraphIndex& index) { return index.options().metric; }
-  static std::size_t dim(const GraphIndex& index) { return index.options().dim; }
   static void run(const GraphIndex& index, const Single& wanted, Monitor* monitor,
                   std::int64_t* ids, float* distances) {
     index.search(wanted.query, wanted.k, width_of(wanted.k, wanted.ef), nullptr, 1, ids,
@@ -79,16 +75,17 @@ void bind_graph(py::module_& m) {
            py::arg("dim"), py::arg("metric"), py::arg("dtype"), py::kw_only(),
            py::arg("codes"), py::arg("narrow"), py::arg("degree"),
            py::arg("ef_construction"), py::arg("alpha"), py::arg("seed"))
-      .def("__len__", &GraphIndex::size)
-      .def("contains", &GraphIndex::contains, py::arg("id"))
-      .def_property_readonly("version", &GraphIndex::size)
-      .def_property_readonly("dim",
-                             [](const GraphIndex& self) { return self.options().dim; })
+      .def("__len__", &GraphIndex::size, py::call_guard<py::gil_scoped_release>())
+      .def("contains", &GraphIndex::contains, py::arg("id"),
+           py::call_guard<py::gil_scoped_release>())
       .def_property_readonly(
-          "metric",
-          [](const GraphIndex& self) { return name_of(self.options().metric); })
+          "version",
+          [](const GraphIndex& self) { return unlocked([&] { return self.size(); }); })
+      .def_property_readonly("dim", &dim_of<GraphIndex>)
       .def_property_readonly(
-          "dtype", [](const GraphIndex& self) { return name_of(self.options().dtype); })
+          "metric", [](const GraphIndex& self) { return name_of(metric_of(self)); })
+      .def_property_readonly(
+          "dtype", [](const GraphIndex& self) { return name_of(dtype_of(self)); })
       .def_property_readonly(
           "degree", [](const GraphIndex& self) { return self.options().build.degree; })
       .def_property_readonly(
@@ -100,9 +97,8 @@ void bind_graph(py::module_& m) {
           [](const GraphIndex& self) { return self.options().build.ef_construction; })
       .def(
           "slot_set",
-          [](const GraphIndex& self, const Array<std::int64_t>& ids) {
-            const std::span<const std::int64_t> view(
-                ids.data(), static_cast<std::size_t>(ids.size()));
+          [](const GraphIndex& self, const Ids& ids) {
+            const auto view = span_of(ids);
             const py::gil_scoped_release release;
             return self.slot_set(view);
           },
@@ -141,15 +137,14 @@ void bind_graph(py::module_& m) {
           py::arg("ids").noconvert())
       .def("ids",
            [](const GraphIndex& self) {
-             const std::vector<std::int64_t> ids = self.ids();
-             return Array<std::int64_t>(static_cast<py::ssize_t>(ids.size()),
-                                        ids.data());
+             return give(unlocked([&] { return self.ids(); }));
            })
-      .def("neighbours", &GraphIndex::neighbours, py::arg("id"))
+      .def("neighbours", &GraphIndex::neighbours, py::arg("id"),
+           py::call_guard<py::gil_scoped_release>())
       .def(
           "link_codes",
           [](const GraphIndex& self, std::int64_t id) {
-            const GraphIndex::LinkCodes links = self.link_codes(id);
+            const auto links = unlocked([&] { return self.link_codes(id); });
             const auto n = static_cast<py::ssize_t>(links.ids.size());
             const auto parts =
                 n == 0 ? 0 : static_cast<py::ssize_t>(links.codes.size()) / n;
@@ -164,7 +159,8 @@ void bind_graph(py::module_& m) {
           [](const GraphIndex& self, const py::array& query, std::int64_t id) {
             const RowsView view = rows(query, "query");
             float key = 0;
-            const std::vector<float> keys = self.estimate_links(view.row(0), id, key);
+            const auto keys =
+                unlocked([&] { return self.estimate_links(view.row(0), id, key); });
             return py::make_tuple(
                 key, Array<float>(static_cast<py::ssize_t>(keys.size()), keys.data()));
           },
@@ -188,20 +184,14 @@ void bind_graph(py::module_& m) {
            })
       .def("memory",
            [](const GraphIndex& self) {
-             const index::GraphStats stats = self.stats(false);
-             py::dict result;
-             result["vectors"] = stats.rows_bytes;
-             result["links"] = stats.links_bytes;
-             result["codes"] = stats.codes_bytes;
-             result["ids"] = stats.ids_bytes;
-             return result;
+             const auto stats = unlocked([&] { return self.stats(false); });
+             return named({{"vectors", stats.rows_bytes},
+                           {"links", stats.links_bytes},
+                           {"codes", stats.codes_bytes},
+                           {"ids", stats.ids_bytes}});
            })
       .def("stats", [](const GraphIndex& self) {
-        index::GraphStats stats;
-        {
-          const py::gil_scoped_release release;
-          stats = self.stats(true);
-        }
+        const auto stats = unlocked([&] { return self.stats(true); });
         py::dict result;
         result["links"] = stats.links;
         result["max_links"] = stats.max_links;

@@ -5,59 +5,32 @@
 #include "annx/base/types.h"
 #include "annx/graph/knn_rows.h"
 #include "annx/search/components.h"
-#include "common.h"
+#include "rows.h"
 
 namespace annx::bindings {
 namespace {
-
-// Rows that are read where they lie.
-struct Borrowed {
-  search::RowSet set;
-  std::vector<float> norms;
-
-  Borrowed(RowsView view, std::size_t dim, std::string_view metric,
-           std::string_view dtype) {
-    set.metric = parse_metric(metric);
-    set.dtype = parse_dtype(dtype);
-    set.dim = dim;
-    set.rows = view.data;
-    set.stride = view.stride;
-    set.count = view.rows;
-    if (view.stride != row_bytes(set.dtype, dim)) {
-      throw InvalidArgument("vectors has rows of another width");
-    }
-    if (set.metric != Metric::kCosine) return;
-    norms.resize(view.rows);
-    search::row_norms(set.dtype, view, dim, norms.data());
-    set.norms = norms.data();
-  }
-};
 
 py::tuple knn_graph(const py::array& vectors, std::size_t dim, std::size_t k,
                     std::string_view metric, std::string_view dtype, double recall,
                     std::uint64_t seed, std::size_t threads,
                     const py::object& progress) {
-  const RowsView view = rows(vectors, "vectors");
-  Array<std::int64_t> ids({view.rows, k});
-  Array<float> distances({view.rows, k});
-  std::int64_t* ids_out = ids.mutable_data();
-  float* distances_out = distances.mutable_data();
-  PyMonitor monitor(progress);
+  const RowsView view = rows_of(vectors, parse_dtype(dtype), dim, "vectors");
   double reached = 0;
-  {
-    const py::gil_scoped_release released;
-    const Borrowed borrowed(view, dim, metric, dtype);
-    reached = graph::knn_rows(borrowed.set, k, recall, seed, threads, &monitor, ids_out,
-                              distances_out);
-  }
-  return py::make_tuple(ids, distances, reached);
+  py::tuple found =
+      searched(view.rows, k, progress,
+               [&](std::int64_t* ids, float* distances, Monitor* monitor) {
+                 const Borrowed borrowed(view, dim, metric, dtype);
+                 reached = graph::knn_rows(borrowed.set, k, recall, seed, threads,
+                                           monitor, ids, distances);
+               });
+  return py::make_tuple(found[0], found[1], reached);
 }
 
 Array<std::int64_t> connected_components(const py::array& vectors, std::size_t dim,
                                          double radius, std::string_view metric,
                                          std::string_view dtype, std::size_t threads,
                                          const py::object& progress) {
-  const RowsView view = rows(vectors, "vectors");
+  const RowsView view = rows_of(vectors, parse_dtype(dtype), dim, "vectors");
   Array<std::int64_t> labels(static_cast<py::ssize_t>(view.rows));
   std::int64_t* out = labels.mutable_data();
   PyMonitor monitor(progress);

@@ -17,6 +17,7 @@
 #include "annx/base/types.h"
 #include "annx/search/canonical.h"
 #include "common.h"
+#include "rows.h"
 
 namespace annx::bindings {
 
@@ -113,9 +114,6 @@ inline py::object new_result(PyObject* type, py::object ids, py::object distance
 }
 
 // `Search` has for an index of type `Index`:
-//   static DType dtype(const Index&);
-//   static Metric metric(const Index&);
-//   static std::size_t dim(const Index&);
 //   static void run(const Index&, const Single&, Monitor*, std::int64_t* ids,
 //                   float* distances);
 // and may have
@@ -155,9 +153,9 @@ PyObject* search_single(PyObject* self, PyObject* const* args, Py_ssize_t count)
   py::detail::type_caster_generic caster(info);
   if (!caster.load(self, false) || caster.value == nullptr) return leave();
   const auto& index = *static_cast<const Index*>(caster.value);
-  const DType type = search::query_dtype(Search::dtype(index));
+  const DType type = search::query_dtype(dtype_of(index));
   if (array->descr != descr_of(type)) return leave();
-  const std::size_t bytes = row_bytes(type, Search::dim(index));
+  const std::size_t bytes = row_bytes(type, dim_of(index));
   const auto columns = static_cast<std::size_t>(array->dimensions[one ? 0 : 1]);
   const std::size_t item = type == DType::kFloat32 ? sizeof(float) : 1;
   if (columns * item != bytes) return leave();
@@ -179,8 +177,7 @@ PyObject* search_single(PyObject* self, PyObject* const* args, Py_ssize_t count)
       const py::gil_scoped_release released;
       Search::run(index, wanted, &monitor, id_data, distance_data);
     }
-    return new_result(args[4], std::move(ids), std::move(distances),
-                      Search::metric(index))
+    return new_result(args[4], std::move(ids), std::move(distances), metric_of(index))
         .release()
         .ptr();
   } catch (py::error_already_set& error) {  // Ctrl-C, or no memory
@@ -209,11 +206,12 @@ void bind_single(py::class_<typename Search::Index, Options...>& bound) {
       "search_seconds",
       [](const typename Search::Index& self, const py::array& query, std::size_t k,
          std::size_t times) {
-        const Single wanted{.query = rows(query, "query"), .k = k};
-        const DType type = search::query_dtype(Search::dtype(self));
-        if (wanted.query.rows != 1 ||
-            wanted.query.stride != row_bytes(type, Search::dim(self))) {
-          throw InvalidArgument("query must be one row of the index's width");
+        const DType type = search::query_dtype(dtype_of(self));
+        const Single wanted{.query = rows_of(query, type, dim_of(self), "query"),
+                            .k = k};
+        if (wanted.query.rows != 1) {
+          throw InvalidArgument("query has " + std::to_string(wanted.query.rows) +
+                                " rows; it must be one");
         }
         std::vector<std::int64_t> ids(k);
         std::vector<float> distances(k);

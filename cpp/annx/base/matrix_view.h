@@ -26,4 +26,9 @@ struct RowsView {
   const std::byte* row(std::size_t i) const { return data + i * stride; }
 };
 
+inline RowsView bytes_of(MatrixView<float> rows) {
+  return {reinterpret_cast<const std::byte*>(rows.data), rows.rows,
+          rows.stride * sizeof(float)};
+}
+
 }  // namespace annx

@@ -2,61 +2,27 @@
 #include "annx/index/kd_forest.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
-#include <cstring>
 #include <limits>
 #include <mutex>
 #include <numeric>
 
 #include "annx/base/error.h"
-#include "annx/search/near_list.h"
-#include "annx/search/visited.h"
+#include "annx/index/kd_forest_part.h"
 #include "annx/storage/check.h"
 
 namespace annx::index {
 namespace {
 
-using search::KdTree;
 using storage::IdMap;
 
-constexpr std::size_t kLeaf = KdTree::kLeaf;
 constexpr std::size_t kMaxParts = 64;
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 MatrixView<float> floats(RowsView rows, std::size_t dim) {
   return {reinterpret_cast<const float*>(rows.data), rows.rows, dim,
           rows.stride / sizeof(float)};
 }
 
-RowsView bytes(MatrixView<float> rows) {
-  return {reinterpret_cast<const std::byte*>(rows.data), rows.rows,
-          rows.stride * sizeof(float)};
-}
-
-// The direction of a row, as trees under cosine divide it; zero for a zero row.
-void direction(const float* row, std::size_t dim, double norm, float* out) {
-  for (std::size_t k = 0; k < dim; ++k) {
-    out[k] = norm > 0 ? static_cast<float>(row[k] / norm) : 0.0f;
-  }
-}
-
 }  // namespace
-
-// Rows by place, in whole leaves; the places past `count` are empty.
-struct KDForestIndex::Part {
-  std::size_t count = 0;
-  std::size_t removed = 0;
-  storage::Array<float> points;         // in lanes: leaf by leaf; else row by row
-  storage::Array<float> norms;          // cosine only
-  storage::Array<std::uint32_t> slots;  // kNoSlot where empty or removed
-  std::vector<KdTree> trees;            // none: the part is scanned
-  // Of every tree but the first: the rows' places, leaf by leaf.
-  std::vector<storage::Array<std::uint32_t>> orders;
-
-  std::size_t live() const { return count - removed; }
-  std::size_t leaves() const { return KdTree::leaves_of(count); }
-};
 
 KDForestIndex::KDForestIndex(const KDForestOptions& options) : options_(options) {
   if (options.metric != Metric::kL2 && options.metric != Metric::kL1 &&
@@ -147,7 +113,7 @@ std::unique_ptr<KDForestIndex::Part> KDForestIndex::build(MatrixView<float> rows
   MatrixView<float> divided = rows;
   if (cosine) {
     norms.resize(rows.rows);
-    search::row_norms(DType::kFloat32, bytes(rows), dim, norms.data());
+    search::row_norms(DType::kFloat32, bytes_of(rows), dim, norms.data());
     directions.resize(rows.rows * dim);
     for (std::size_t i = 0; i < rows.rows; ++i) {
       direction(rows.row(i), dim, norms[i], directions.data() + i * dim);
@@ -216,7 +182,7 @@ void KDForestIndex::insert(MatrixView<float> rows, const std::uint32_t* slots,
   if (waiting.count + rows.rows <= std::clamp(built, kLeaf, kWaiting)) {
     std::vector<float> norms(rows.rows);
     if (options_.metric == Metric::kCosine) {
-      search::row_norms(DType::kFloat32, bytes(rows), dim, norms.data());
+      search::row_norms(DType::kFloat32, bytes_of(rows), dim, norms.data());
     }
     grow(waiting, waiting.count + rows.rows);
     for (std::size_t i = 0; i < rows.rows; ++i) {
@@ -326,7 +292,7 @@ void KDForestIndex::add(RowsView rows, const std::int64_t* ids, std::int64_t* ou
   ids_.reserve(rows.rows);
   places_.resize(before + rows.rows);
   try {
-    insert(floats(rows, options_.dim), slots.data(), threads, monitor);
+    insert(floats(rows, options_.dim), slots.data(), resolve_threads(threads), monitor);
   } catch (...) {
     places_.resize(before);
     throw;
@@ -344,8 +310,7 @@ void KDForestIndex::add(RowsView rows, const std::int64_t* ids, std::int64_t* ou
   version_.fetch_add(1, std::memory_order_release);
 }
 
-void KDForestIndex::upsert(RowsView rows, const std::int64_t* ids, std::size_t threads,
-                           Monitor* monitor) {
+void KDForestIndex::upsert(RowsView rows, const std::int64_t* ids) {
   storage::check_rows(DType::kFloat32, rows, options_.dim, "vectors");
   const std::unique_lock lock(mutex_);
   const auto fresh = ids_.missing({ids, rows.rows});
@@ -369,7 +334,7 @@ void KDForestIndex::upsert(RowsView rows, const std::int64_t* ids, std::size_t t
   if (!fresh.empty()) ids_.append(fresh.size(), fresh.data());
   drop(old);
   try {
-    insert(floats(rows, options_.dim), slots.data(), threads, monitor);
+    insert(floats(rows, options_.dim), slots.data(), resolve_threads(0), nullptr);
   } catch (...) {
     for (std::size_t i = 0; i < old.size(); ++i) {
       parts_[old[i].part]->slots.mutable_data()[old[i].at] = old_slots[i];
@@ -428,432 +393,6 @@ std::size_t KDForestIndex::ids(std::int64_t* out, std::size_t room) const {
 storage::SlotSet KDForestIndex::slot_set(std::span<const std::int64_t> ids) const {
   const std::shared_lock lock(mutex_);
   return ids_.slots_of(ids, version());
-}
-
-// --- searching -----------------------------------------------------------------------
-
-// One thread's searches; the index is locked for reading.
-class KDForestIndex::Searcher {
- public:
-  Searcher(const KDForestIndex& index, const storage::SlotSet* filter)
-      : index_(index),
-        filter_(filter),
-        dim_(index.options_.dim),
-        metric_(index.options_.metric),
-        lanes_(index.in_lanes()),
-        error_(static_cast<double>(2 * dim_ + 64) * 0x1p-24) {
-    const auto& table = kernels::active();
-    const bool l1 = metric_ == Metric::kL1;
-    bounds_ = table.box_bounds[l1 ? 1 : 0];
-    leaf_ = table.leaf_keys[l1 ? 1 : metric_ == Metric::kCosine ? 2 : 0];
-    direction_.resize(metric_ == Metric::kCosine ? dim_ : 0);
-  }
-
-  // Everything below is about this query until the next call.
-  void prepare(const float* query) {
-    query_ = query;
-    tree_query_ = query;
-    scorers_.clear();
-    if (metric_ == Metric::kCosine) {
-      const search::RowSet empty{.metric = metric_, .dim = dim_};
-      const search::Canonical<float> scorer(empty,
-                                            reinterpret_cast<const std::byte*>(query));
-      unit_ = scorer.unit();
-      square_ = scorer.square();
-      // Of a zero query too: any query is at least as far as boxes say.
-      direction(unit_.empty() ? query : unit_.data(), dim_, std::sqrt(square_),
-                direction_.data());
-      tree_query_ = direction_.data();
-    }
-    if (lanes_) return;
-    for (const auto& part : index_.parts_) {
-      scorers_.emplace_back(index_.row_set(*part),
-                            reinterpret_cast<const std::byte*>(query));
-    }
-  }
-
-  std::size_t nearest_leaf(const Part& part) const {
-    return part.trees[0].nearest_leaf(tree_query_, bounds_);
-  }
-
-  // take(key, id) for every row at most `limit` away, whatever limit() is then.
-  template <class Limit, class Take>
-  void exact(Limit&& limit, Take&& take) {
-    for (std::size_t p = 0; p < index_.parts_.size(); ++p) {
-      const Part& part = *index_.parts_[p];
-      if (part.trees.empty()) {
-        for (std::size_t leaf = 0; leaf < part.leaves(); ++leaf) {
-          scan(p, leaf, limit, take);
-        }
-        continue;
-      }
-      part.trees[0].walk(tree_query_, bounds_, bound(limit()), [&](std::size_t leaf) {
-        scan(p, leaf, limit, take);
-        return bound(limit());
-      });
-    }
-  }
-
-  void topk(std::size_t k, std::size_t checks, std::int64_t* ids, float* distances) {
-    near_.prepare(k);
-    const auto limit = [&] { return near_.limit(); };
-    const auto take = [&](float key, std::int64_t id) { near_.push(key, id); };
-    const std::size_t wanted =
-        filter_ == nullptr ? index_.ids_.size() : filter_->count();
-    if (few(k)) {
-      list(limit, take);
-    } else if (checks >= wanted) {
-      exact(limit, take);
-    } else {
-      best_first(checks);
-    }
-    near_.write(ids, distances);
-  }
-
-  void within(float radius, std::vector<search::Hit<float>>& hits) {
-    hits.clear();
-    const auto limit = [&] { return radius; };
-    const auto take = [&](float key, std::int64_t id) { hits.push_back({key, id}); };
-    if (few(16)) {
-      list(limit, take);
-    } else {
-      exact(limit, take);
-    }
-    std::sort(hits.begin(), hits.end());
-  }
-
- private:
-  struct Entry {
-    float bound;
-    std::uint32_t tree;  // part * n_trees + tree
-    std::uint32_t node;
-    // Nearest first in a heap; then in a fixed order.
-    friend bool operator<(const Entry& a, const Entry& b) {
-      if (a.bound != b.bound) return a.bound > b.bound;
-      return a.tree != b.tree ? a.tree > b.tree : a.node > b.node;
-    }
-  };
-
-  // What boxes may be away, in their sums, of which a row could be within `limit`: with
-  // room for the rounding of both, and of directions.
-  float bound(float limit) const {
-    if (limit == kInfinity) return limit;
-    double wide = std::max(0.0, static_cast<double>(limit)) * (1 + error_) + 1e-37;
-    if (metric_ == Metric::kCosine) {
-      const double length = std::sqrt(2 * (wide + 0x1p-44)) + 0x1p-20;
-      wide = length * length;
-    }
-    return static_cast<float>(wide);
-  }
-
-  bool passes(std::uint32_t slot) const {
-    return slot != kNoSlot && (filter_ == nullptr || filter_->test(slot));
-  }
-
-  // So few rows pass the filter that a walk would look at more than they are.
-  bool few(std::size_t k) const {
-    if (filter_ == nullptr) return false;
-    const auto count = static_cast<double>(filter_->count());
-    return count <= 64 ||
-           count * count * 10 <=
-               static_cast<double>(k) * static_cast<double>(index_.ids_.size());
-  }
-
-  // The rows of a filter one by one.
-  template <class Limit, class Take>
-  void list(Limit&& limit, Take&& take) {
-    constexpr std::size_t kTogether = 64;
-    if (slots_.empty()) slots_ = filter_->slots();
-    rows_.resize(kTogether * dim_);
-    float norms[kTogether];
-    float keys[kTogether];
-    for (std::size_t begin = 0; begin < slots_.size(); begin += kTogether) {
-      const std::size_t n = std::min(kTogether, slots_.size() - begin);
-      for (std::size_t i = 0; i < n; ++i) {
-        const Place place = index_.places_[slots_[begin + i]];
-        const Part& part = *index_.parts_[place.part];
-        index_.copy_row(part, place.at, rows_.data() + i * dim_);
-        if (!part.norms.empty()) norms[i] = part.norms[place.at];
-      }
-      const search::RowSet set{.metric = metric_,
-                               .dim = dim_,
-                               .rows = reinterpret_cast<const std::byte*>(rows_.data()),
-                               .stride = dim_ * sizeof(float),
-                               .count = n,
-                               .norms = norms};
-      const search::Canonical<float> scorer(set,
-                                            reinterpret_cast<const std::byte*>(query_));
-      scorer.block(0, n, keys);
-      for (std::size_t i = 0; i < n; ++i) {
-        if (keys[i] <= limit()) take(keys[i], index_.ids_.id_of(slots_[begin + i]));
-      }
-    }
-  }
-
-  // The rows of a leaf of a part's first tree; those of a part without any.
-  template <class Limit, class Take>
-  void scan(std::size_t p, std::size_t leaf, Limit&& limit, Take&& take) {
-    const Part& part = *index_.parts_[p];
-    const std::size_t begin = leaf * kLeaf;
-    float keys[kLeaf];
-    std::uint32_t hits;
-    if (!lanes_) {
-      const std::size_t n = std::min(kLeaf, part.count - begin);
-      scorers_[p].block(begin, n, keys);
-      hits = (1u << n) - 1u;
-    } else if (metric_ == Metric::kCosine) {
-      hits = scan_directions(part, begin, limit(), keys);
-    } else {
-      hits = leaf_(query_, part.points.data() + begin * dim_, nullptr, dim_, limit(),
-                   keys);
-    }
-    const std::uint32_t* slots = part.slots.data() + begin;
-    for (; hits != 0; hits &= hits - 1) {
-      const auto i = static_cast<std::size_t>(std::countr_zero(hits));
-      if (keys[i] <= limit() && passes(slots[i])) {
-        take(keys[i], index_.ids_.id_of(slots[i]));
-      }
-    }
-  }
-
-  // Cosine in lanes, by the steps of search::Canonical.
-  std::uint32_t scan_directions(const Part& part, std::size_t begin, float limit,
-                                float* keys) const {
-    const float* norms = part.norms.data() + begin;
-    constexpr std::uint32_t kAll = (1u << kLeaf) - 1u;
-    if (square_ == 0) {
-      std::fill_n(keys, kLeaf, 1.0f);
-      return kAll;
-    }
-    const double norm = std::sqrt(square_);
-    float scales[kLeaf];
-    for (std::size_t i = 0; i < kLeaf; ++i) {
-      scales[i] = norms[i] > 0 ? static_cast<float>(norm / norms[i]) : 0.0f;
-    }
-    const auto reach = static_cast<float>((static_cast<double>(limit) * 2.0 * square_) *
-                                          (1 + 0x1p-20));
-    const std::uint32_t hits = leaf_(unit_.data(), part.points.data() + begin * dim_,
-                                     scales, dim_, reach, keys);
-    for (std::uint32_t left = hits; left != 0; left &= left - 1) {
-      const auto i = static_cast<std::size_t>(std::countr_zero(left));
-      keys[i] = norms[i] > 0 ? static_cast<float>(keys[i] / (2.0 * square_)) : 1.0f;
-    }
-    return hits;
-  }
-
-  // The leaves of all trees in order of their boxes, until enough rows were measured.
-  void best_first(std::size_t checks) {
-    const std::size_t trees = index_.options_.n_trees;
-    const auto limit = [&] { return near_.limit(); };
-    const auto take = [&](float key, std::int64_t id) { near_.push(key, id); };
-    queue_.clear();
-    std::size_t measured = 0;
-    if (trees > 1) visited_.resize(index_.parts_.size());
-    for (std::size_t p = 0; p < index_.parts_.size(); ++p) {
-      const Part& part = *index_.parts_[p];
-      if (part.trees.empty()) {
-        for (std::size_t leaf = 0; leaf < part.leaves(); ++leaf) {
-          scan(p, leaf, limit, take);
-        }
-        continue;
-      }
-      if (trees > 1) visited_[p].prepare(part.count);
-      for (std::size_t t = 0; t < trees; ++t) {
-        queue_.push_back({0.0f, static_cast<std::uint32_t>(p * trees + t), 0});
-      }
-    }
-    std::make_heap(queue_.begin(), queue_.end());
-    while (!queue_.empty() && measured < checks) {
-      std::pop_heap(queue_.begin(), queue_.end());
-      Entry entry = queue_.back();
-      queue_.pop_back();
-      const float reach = bound(near_.limit());
-      if (!(entry.bound <= reach)) return;  // all others are further
-      const std::size_t p = entry.tree / trees;
-      const std::size_t t = entry.tree % trees;
-      const Part& part = *index_.parts_[p];
-      const KdTree& tree = part.trees[t];
-      // Down to a leaf, putting the other children aside.
-      while (entry.node < tree.nodes()) {
-        float found[KdTree::kFan];
-        bounds_(tree_query_, tree.boxes(entry.node), dim_, found);
-        const std::size_t count = tree.children(entry.node);
-        const std::uint32_t first = tree.first_child(entry.node);
-        std::size_t nearest = 0;
-        for (std::size_t i = 1; i < count; ++i) {
-          if (found[i] < found[nearest]) nearest = i;
-        }
-        for (std::size_t i = 0; i < count; ++i) {
-          if (i == nearest || !(found[i] <= reach)) continue;
-          queue_.push_back(
-              {found[i], entry.tree, first + static_cast<std::uint32_t>(i)});
-          std::push_heap(queue_.begin(), queue_.end());
-        }
-        entry.node = first + static_cast<std::uint32_t>(nearest);
-        entry.bound = found[nearest];
-      }
-      if (!(entry.bound <= reach)) continue;
-      measured += measure(p, t, entry.node - tree.nodes());
-    }
-  }
-
-  // The rows of a leaf of any tree that were not measured before; returns how many.
-  std::size_t measure(std::size_t p, std::size_t t, std::size_t leaf) {
-    const Part& part = *index_.parts_[p];
-    const std::size_t begin = leaf * kLeaf;
-    const std::size_t n = std::min(kLeaf, part.count - begin);
-    const auto limit = [&] { return near_.limit(); };
-    if (index_.options_.n_trees == 1) {
-      scan(p, leaf, limit, [&](float key, std::int64_t id) { near_.push(key, id); });
-      if (filter_ == nullptr && part.removed == 0) return n;
-      const std::uint32_t* slots = part.slots.data() + begin;
-      return static_cast<std::size_t>(
-          std::count_if(slots, slots + n, [&](std::uint32_t s) { return passes(s); }));
-    }
-    search::VisitedSet& visited = visited_[p];
-    visited.make_room(n);
-    std::uint32_t fresh[kLeaf];
-    std::size_t count = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-      const std::uint32_t at = t == 0 ? static_cast<std::uint32_t>(begin + i)
-                                      : part.orders[t - 1][begin + i];
-      fresh[count] = at;
-      count += visited.insert(at) != 0 && passes(part.slots[at]) ? 1 : 0;
-    }
-    float keys[kLeaf];
-    scorers_[p].some(fresh, count, keys);
-    for (std::size_t i = 0; i < count; ++i) {
-      if (keys[i] <= near_.limit()) {
-        near_.push(keys[i], index_.ids_.id_of(part.slots[fresh[i]]));
-      }
-    }
-    return count;
-  }
-
-  const KDForestIndex& index_;
-  const storage::SlotSet* filter_;
-  std::size_t dim_;
-  Metric metric_;
-  bool lanes_;
-  double error_;
-  kernels::BoxBounds bounds_;
-  kernels::LeafKeys leaf_;
-
-  const float* query_ = nullptr;
-  const float* tree_query_ = nullptr;
-  std::vector<float> direction_;
-  std::vector<float> unit_;
-  double square_ = 0;
-  std::vector<search::Canonical<float>> scorers_;  // by part, where rows are rows
-
-  search::NearList near_;
-  std::vector<Entry> queue_;
-  std::vector<search::VisitedSet> visited_;  // by part
-  std::vector<std::uint32_t> slots_;         // of the filter
-  std::vector<float> rows_;
-};
-
-search::RowSet KDForestIndex::row_set(const Part& part) const {
-  return {.metric = options_.metric,
-          .dtype = DType::kFloat32,
-          .dim = options_.dim,
-          .rows = part.points.bytes().data(),
-          .stride = options_.dim * sizeof(float),
-          .count = part.count,
-          .norms = part.norms.data()};
-}
-
-void KDForestIndex::check_filter(const storage::SlotSet* filter) const {
-  if (filter != nullptr && filter->version() != version()) {
-    throw InvalidArgument("filter was made for another state of the index");
-  }
-}
-
-// Calls run(searcher, query) for all queries, those of neighbouring leaves one after
-// the other, so that they find in the caches what they need.
-template <class Run>
-void KDForestIndex::over_queries(RowsView queries, const storage::SlotSet* filter,
-                                 std::size_t threads, Monitor* monitor,
-                                 Run&& run) const {
-  const auto query = [&](std::size_t i) {
-    return reinterpret_cast<const float*>(queries.row(i));
-  };
-  const Part& largest = *parts_.front();
-  std::vector<std::pair<std::uint32_t, std::uint32_t>> order;
-  if (queries.rows >= 16 && in_lanes() && !largest.trees.empty()) {
-    order.resize(queries.rows);
-    parallel_for(queries.rows, threads, 256,
-                 [&](std::size_t begin, std::size_t end, std::size_t) {
-                   Searcher searcher(*this, filter);
-                   for (std::size_t i = begin; i < end; ++i) {
-                     searcher.prepare(query(i));
-                     order[i] = {
-                         static_cast<std::uint32_t>(searcher.nearest_leaf(largest)),
-                         static_cast<std::uint32_t>(i)};
-                   }
-                 });
-    std::sort(order.begin(), order.end());
-  }
-  parallel_for(
-      queries.rows, threads, order.empty() ? 16 : 64,
-      [&](std::size_t begin, std::size_t end, std::size_t) {
-        Searcher searcher(*this, filter);
-        for (std::size_t i = begin; i < end; ++i) {
-          const std::size_t q = order.empty() ? i : order[i].second;
-          searcher.prepare(query(q));
-          run(searcher, q);
-        }
-      },
-      monitor);
-}
-
-void KDForestIndex::search(RowsView queries, std::size_t k, std::size_t checks,
-                           const storage::SlotSet* filter, std::size_t threads,
-                           Monitor* monitor, std::int64_t* ids,
-                           float* distances) const {
-  storage::check_rows(DType::kFloat32, queries, options_.dim, "queries");
-  const std::shared_lock lock(mutex_);
-  check_filter(filter);
-  if (checks == 0) {
-    checks = options_.n_trees == 1 ? std::numeric_limits<std::size_t>::max()
-                                   : std::max<std::size_t>(1024, 32 * k);
-  }
-  over_queries(queries, filter, resolve_threads(threads), monitor,
-               [&](Searcher& searcher, std::size_t q) {
-                 searcher.topk(k, checks, ids + q * k, distances + q * k);
-               });
-}
-
-search::Ragged KDForestIndex::search_radius(RowsView queries, double radius,
-                                            const storage::SlotSet* filter,
-                                            std::size_t threads,
-                                            Monitor* monitor) const {
-  storage::check_rows(DType::kFloat32, queries, options_.dim, "queries");
-  const std::shared_lock lock(mutex_);
-  check_filter(filter);
-  constexpr double kLargest = std::numeric_limits<float>::max();
-  const auto limit = static_cast<float>(std::clamp(radius, -kLargest, kLargest));
-  std::vector<std::vector<search::Hit<float>>> found(queries.rows);
-  over_queries(
-      queries, filter, resolve_threads(threads), monitor,
-      [&](Searcher& searcher, std::size_t q) { searcher.within(limit, found[q]); });
-  search::Ragged result;
-  result.offsets.reserve(queries.rows + 1);
-  result.offsets.push_back(0);
-  for (const auto& hits : found) {
-    result.offsets.push_back(result.offsets.back() +
-                             static_cast<std::int64_t>(hits.size()));
-  }
-  result.ids.reserve(static_cast<std::size_t>(result.offsets.back()));
-  result.distances.reserve(result.ids.capacity());
-  for (auto& hits : found) {
-    for (const auto& hit : hits) {
-      result.ids.push_back(hit.id);
-      result.distances.push_back(hit.key);
-    }
-    hits = {};
-  }
-  return result;
 }
 
 // --- facts and files -----------------------------------------------------------------

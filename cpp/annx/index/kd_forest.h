@@ -59,15 +59,13 @@ class KDForestIndex {
   ~KDForestIndex();
 
   const KDForestOptions& options() const { return options_; }
-  std::size_t bytes_of_row() const { return options_.dim * sizeof(float); }
   std::size_t size() const;
   std::uint64_t version() const { return version_.load(std::memory_order_acquire); }
 
   // As FlatIndex: rows of float32; values are checked before anything changes.
   void add(RowsView rows, const std::int64_t* ids, std::int64_t* out,
            std::size_t threads, Monitor* monitor);
-  void upsert(RowsView rows, const std::int64_t* ids, std::size_t threads,
-              Monitor* monitor);
+  void upsert(RowsView rows, const std::int64_t* ids);
   void remove(std::span<const std::int64_t> ids);
 
   bool contains(std::int64_t id) const;

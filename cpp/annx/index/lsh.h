@@ -7,8 +7,7 @@
 // buckets together have half as many places as there are rows, all sketches are looked
 // at, in the order of memory.
 //
-// A table is sorted arrays: the keys of its buckets, where each begins, the slots, and
-// where the keys with the same first bits begin. Rows lie by slot, as in FlatIndex. New
+// Rows lie by slot, as in FlatIndex, tables (storage/bucket_table.h) beside them. New
 // rows wait outside the tables, and are measured by every search, until there are more
 // than 1/64 of all (at least 16, at most 8,192); then they are sorted in, O(n)
 // a table. Removed rows leave holes until half of the places are such.
@@ -32,6 +31,7 @@
 #include "annx/codec/sign_sketch.h"
 #include "annx/search/exact.h"
 #include "annx/storage/array.h"
+#include "annx/storage/bucket_table.h"
 #include "annx/storage/file.h"
 #include "annx/storage/id_map.h"
 #include "annx/storage/slot_set.h"
@@ -62,15 +62,13 @@ class LSHIndex {
   std::size_t dim() const { return options_.dim; }
   Metric metric() const { return options_.metric; }
   DType dtype() const { return options_.dtype; }
-  std::size_t bytes_of_row() const { return stride_; }
   std::size_t size() const;
   std::uint64_t version() const { return version_.load(std::memory_order_acquire); }
 
   // As FlatIndex.
   void add(RowsView rows, const std::int64_t* ids, std::int64_t* out,
            std::size_t threads, Monitor* monitor);
-  void upsert(RowsView rows, const std::int64_t* ids, std::size_t threads,
-              Monitor* monitor);
+  void upsert(RowsView rows, const std::int64_t* ids);
   void remove(std::span<const std::int64_t> ids);
   bool contains(std::int64_t id) const;
   void get(std::span<const std::int64_t> ids, std::byte* out) const;
@@ -108,15 +106,6 @@ class LSHIndex {
   static LSHIndex load_from(const storage::FileReader& reader);
 
  private:
-  struct Table {
-    storage::Array<std::uint32_t> keys;    // of the buckets, rising
-    storage::Array<std::uint32_t> starts;  // buckets + 1
-    storage::Array<std::uint32_t> slots;   // bucket by bucket; kNoSlot where removed
-    storage::Array<std::uint32_t> first;   // of the keys with these first bits
-    unsigned shift = 32;                   // a key's bits below those
-
-    std::size_t find(std::uint32_t key) const;  // the bucket, or keys.size()
-  };
   template <class Key>
   class Searcher;
 
@@ -126,10 +115,10 @@ class LSHIndex {
   void shrink(std::size_t count);
   // Room for rows up to slot `count`; what may throw of a change comes before it.
   void grow(std::size_t count);
-  static Table make_table(std::vector<std::uint64_t>& entries);
-  std::vector<Table> sorted_in(std::span<const std::uint32_t> fresh,
-                               std::size_t threads, Monitor* monitor) const;
-  void settle(std::size_t threads, Monitor* monitor);
+  std::vector<storage::BucketTable> sorted_in(std::span<const std::uint32_t> fresh,
+                                              std::size_t threads,
+                                              Monitor* monitor) const;
+  void settle();
   void take_out(std::uint32_t slot, std::uint32_t instead);
   template <class Key>
   void probe(RowsView queries, std::size_t k, std::size_t n_probe, std::size_t rerank,
@@ -148,9 +137,10 @@ class LSHIndex {
   std::optional<codec::HashFamily> family_;  // none before the first add
   std::optional<codec::SignSketch> sketch_;  // with it, if there are sketches
   storage::Array<std::uint8_t> sketches_;    // by slot
-  std::vector<Table> tables_;                // empty until the first rows are sorted in
-  std::vector<std::uint32_t> waiting_;       // slots outside the tables
-  std::size_t holes_ = 0;                    // removed places of a table
+  std::vector<storage::BucketTable>
+      tables_;                          // empty until the first rows are sorted in
+  std::vector<std::uint32_t> waiting_;  // slots outside the tables
+  std::size_t holes_ = 0;               // removed places of a table
   std::atomic<std::uint64_t> version_{0};
   mutable std::shared_mutex mutex_;
 };

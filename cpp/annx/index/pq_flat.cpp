@@ -19,11 +19,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Codes scanned at once: their distances stay in the first-level cache.
 constexpr std::size_t kScanBlock = 1024;
 
-RowsView bytes_of(MatrixView<float> rows) {
-  return {reinterpret_cast<const std::byte*>(rows.data), rows.rows,
-          rows.stride * sizeof(float)};
-}
-
 void check_values(MatrixView<float> rows, const char* argument) {
   storage::check_rows(DType::kFloat32, bytes_of(rows), rows.cols, argument);
 }

@@ -46,6 +46,8 @@ class IdMap {
   std::uint32_t slot_of(std::int64_t id) const;
   std::uint32_t find(std::int64_t id) const;
   bool contains(std::int64_t id) const { return find(id) != kNoSlot; }
+  // Throws UnknownId, or InvalidArgument at a repeated id.
+  void check_held(std::span<const std::int64_t> ids) const;
   // The slots of those ids that are held.
   SlotSet slots_of(std::span<const std::int64_t> ids, std::uint64_t version) const;
   // Those ids that are not held, in order. Throws InvalidArgument at a repeated one, or
@@ -97,7 +99,6 @@ class IdMap {
   static IdMap load_from(const FileReader& reader, std::size_t slots);
 
  private:
-  void check_held(std::span<const std::int64_t> ids) const;
   void materialize();
   void rehash(std::size_t entries);
   std::size_t home(std::int64_t id) const;
