@@ -123,7 +123,6 @@ class KDForestIndex {
   template <class Run>
   void over_queries(RowsView queries, const storage::SlotSet* filter,
                     std::size_t threads, Monitor* monitor, Run&& run) const;
-  void check_filter(const storage::SlotSet* filter) const;
 
   KDForestOptions options_;
   // Larger ones first; the last has no tree and holds the rows that wait.

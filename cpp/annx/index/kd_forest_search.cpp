@@ -8,7 +8,6 @@
 #include <mutex>
 #include <utility>
 
-#include "annx/base/error.h"
 #include "annx/index/kd_forest_part.h"
 #include "annx/search/near_list.h"
 #include "annx/search/visited.h"
@@ -354,12 +353,6 @@ search::RowSet KDForestIndex::row_set(const Part& part) const {
           .norms = part.norms.data()};
 }
 
-void KDForestIndex::check_filter(const storage::SlotSet* filter) const {
-  if (filter != nullptr && filter->version() != version()) {
-    throw InvalidArgument("filter was made for another state of the index");
-  }
-}
-
 // Calls run(searcher, query) for all queries, those of neighbouring leaves one after
 // the other, so that they find in the caches what they need.
 template <class Run>
@@ -404,7 +397,7 @@ void KDForestIndex::search(RowsView queries, std::size_t k, std::size_t checks,
                            float* distances) const {
   storage::check_rows(DType::kFloat32, queries, options_.dim, "queries");
   const std::shared_lock lock(mutex_);
-  check_filter(filter);
+  if (filter != nullptr) filter->require(version());
   if (checks == 0) {
     checks = options_.n_trees == 1 ? std::numeric_limits<std::size_t>::max()
                                    : std::max<std::size_t>(1024, 32 * k);
@@ -421,7 +414,7 @@ search::Ragged KDForestIndex::search_radius(RowsView queries, double radius,
                                             Monitor* monitor) const {
   storage::check_rows(DType::kFloat32, queries, options_.dim, "queries");
   const std::shared_lock lock(mutex_);
-  check_filter(filter);
+  if (filter != nullptr) filter->require(version());
   constexpr double kLargest = std::numeric_limits<float>::max();
   const auto limit = static_cast<float>(std::clamp(radius, -kLargest, kLargest));
   std::vector<std::vector<search::Hit<float>>> found(queries.rows);

@@ -125,9 +125,6 @@ class LSHIndex {
              const storage::SlotSet* filter, std::size_t threads, Monitor* monitor,
              std::int64_t* ids, float* distances) const;
   std::size_t buckets() const;
-  template <class Run>
-  auto exactly(const storage::SlotSet* filter, Run&& run) const;
-  void check_filter(const storage::SlotSet* filter) const;
 
   LSHOptions options_;
   std::size_t stride_;

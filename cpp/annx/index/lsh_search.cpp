@@ -6,7 +6,6 @@
 #include <limits>
 #include <mutex>
 
-#include "annx/base/error.h"
 #include "annx/base/prefetch.h"
 #include "annx/index/lsh.h"
 #include "annx/search/topk.h"
@@ -27,21 +26,8 @@ constexpr std::size_t kFewRows = 1024;
 }  // namespace
 
 search::RowSet LSHIndex::row_set() const {
-  return {.metric = options_.metric,
-          .dtype = options_.dtype,
-          .dim = options_.dim,
-          .rows = rows_.bytes().data(),
-          .stride = stride_,
-          .count = ids_.slots(),
-          .slots = nullptr,
-          .norms = norms_.data(),
-          .ids = ids_.identity() ? nullptr : &ids_};
-}
-
-void LSHIndex::check_filter(const storage::SlotSet* filter) const {
-  if (filter != nullptr && filter->version() != version()) {
-    throw InvalidArgument("filter was made for another state of the index");
-  }
+  return search::stored_rows(options_.metric, options_.dtype, options_.dim,
+                             rows_.bytes().data(), norms_.data(), ids_);
 }
 
 // One thread's searches; the index is locked for reading.
@@ -311,20 +297,6 @@ void LSHIndex::probe(RowsView queries, std::size_t k, std::size_t n_probe,
       monitor);
 }
 
-// Runs `run` on the rows, those of the filter if there is one.
-template <class Run>
-auto LSHIndex::exactly(const storage::SlotSet* filter, Run&& run) const {
-  search::RowSet set = row_set();
-  std::vector<std::uint32_t> slots;
-  if (filter != nullptr) {
-    slots = filter->slots();
-    slots.push_back(0);  // never null, even when nothing passes
-    set.slots = slots.data();
-    set.count = filter->count();
-  }
-  return run(set);
-}
-
 void LSHIndex::search(RowsView queries, std::size_t k, std::size_t n_probe,
                       std::size_t rerank, const storage::SlotSet* filter,
                       std::size_t threads, Monitor* monitor, std::int64_t* ids,
@@ -332,14 +304,13 @@ void LSHIndex::search(RowsView queries, std::size_t k, std::size_t n_probe,
   storage::check_rows(search::query_dtype(options_.dtype), queries, options_.dim,
                       "queries");
   const std::shared_lock lock(mutex_);
-  check_filter(filter);
+  if (filter != nullptr) filter->require(version());
   threads = resolve_threads(threads);
   if (n_probe == 0) n_probe = 4 * options_.n_tables;
   if (rerank == 0) rerank = std::max<std::size_t>(256, 32 * k);
   if (n_probe >= buckets() || (filter != nullptr && filter->count() <= kFewRows)) {
-    exactly(filter, [&](const search::RowSet& set) {
-      search::search_topk(set, queries, k, threads, monitor, ids, distances);
-    });
+    const search::FilteredRows rows(row_set(), filter);
+    search::search_topk(rows.set(), queries, k, threads, monitor, ids, distances);
   } else if (search::has_integer_key(options_.metric, options_.dtype)) {
     probe<std::int32_t>(queries, k, n_probe, rerank, filter, threads, monitor, ids,
                         distances);
@@ -354,10 +325,9 @@ search::Ragged LSHIndex::search_radius(RowsView queries, double radius,
   storage::check_rows(search::query_dtype(options_.dtype), queries, options_.dim,
                       "queries");
   const std::shared_lock lock(mutex_);
-  check_filter(filter);
-  return exactly(filter, [&](const search::RowSet& set) {
-    return search::search_within(set, queries, radius, threads, monitor);
-  });
+  if (filter != nullptr) filter->require(version());
+  const search::FilteredRows rows(row_set(), filter);
+  return search::search_within(rows.set(), queries, radius, threads, monitor);
 }
 
 }  // namespace annx::index
