@@ -2,6 +2,7 @@
 """Inverted files beside faiss, the RaBitQ library and ScaNN, on one thread.
 
 python -m bench.ivf [--sets NAME,...] [--queries 1000] [--repeats 3] [--peers NAME,...]
+                    [--grid codes|flat]
 python -m bench.ivf --scan
 python -m bench.ivf --stream 10000000
 
@@ -56,13 +57,28 @@ class AnnxIvf(Adapter):
         return lambda queries: search(queries, k, threads=1, **params).ids
 
 
-def grids():
-    """Each library's adapter, builds and search settings."""
+PROBES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+
+
+def flat_grid():
+    """Vectors in lists: as they are, and in faiss too."""
+    from bench.ann.faiss.module import IvfRows
+
+    lists = [{"lists_per_sqrt_n": lists} for lists in (1, 2, 4)]
+    settings = [{"n_probe": p} for p in (2, 3, 6, *PROBES)]
+    return {
+        "annx": (AnnxIvf, [{**b, "codec": "flat"} for b in lists], settings),
+        "faiss": (IvfRows, [{**b, "rows": "Flat"} for b in lists], settings),
+    }
+
+
+def codes_grid():
+    """Codes to shortlist and vectors to rank, each library as it is meant."""
     from bench.ann.faiss.module import IvfPqFastScan
     from bench.ann.rabitqlib.module import Ivf
     from bench.ann.scann.module import Tree
 
-    probes = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+    probes = PROBES
     return {
         "annx": (
             AnnxIvf,
@@ -131,7 +147,11 @@ def seconds(call):
     return time.process_time() - start
 
 
-def run_set(name, n_queries, repeats, peers, k=10):
+# Each library's adapter, builds and search settings.
+GRIDS = {"codes": codes_grid, "flat": flat_grid}
+
+
+def run_set(name, n_queries, repeats, peers, grid, k=10):
     """Build everything, sweep it, and measure the settings that matter again."""
     dataset = data.load(name).take(n_queries)
     base, queries = dataset.base, dataset.queries
@@ -140,7 +160,7 @@ def run_set(name, n_queries, repeats, peers, k=10):
         unit["base"] = base / np.linalg.norm(base, axis=1, keepdims=True)
         unit["queries"] = queries / np.linalg.norm(queries, axis=1, keepdims=True)
     candidates = []
-    for peer, (cls, builds, settings) in grids().items():
+    for peer, (cls, builds, settings) in grid.items():
         if peers and peer not in peers:
             continue
         rows = unit.get("base", base) if cls.unit_rows else base
@@ -177,7 +197,7 @@ def run_set(name, n_queries, repeats, peers, k=10):
         print(f"{name}: {peer} swept", file=sys.stderr, flush=True)
     # The four quickest settings of each library for each recall, in turns.
     chosen = {}
-    for peer, target in itertools.product(grids(), TARGETS):
+    for peer, target in itertools.product(grid, TARGETS):
         fit = [c for c in candidates if c["peer"] == peer and c["recall"] >= target]
         for one in sorted(fit, key=lambda c: c["first"])[:4]:
             chosen[id(one)] = one
@@ -194,7 +214,7 @@ def run_set(name, n_queries, repeats, peers, k=10):
             )
     for target in TARGETS:
         line = {"set": name, "recall": target}
-        for peer in grids():
+        for peer in grid:
             fit = [
                 c
                 for c in chosen.values()
@@ -213,7 +233,7 @@ def run_set(name, n_queries, repeats, peers, k=10):
         for how in ("each", "batch"):
             rates = {
                 peer: line[f"{peer} {how}"]["qps"]
-                for peer in grids()
+                for peer in grid
                 if f"{peer} {how}" in line
             }
             ours = rates.pop("annx", 0)
@@ -322,6 +342,7 @@ def main():
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", default="")
+    parser.add_argument("--grid", choices=GRIDS, default="codes")
     parser.add_argument("--scan", action="store_true")
     parser.add_argument("--stream", type=int, default=0)
     args = parser.parse_args()
@@ -333,7 +354,7 @@ def main():
         return
     peers = [p for p in args.peers.split(",") if p]
     for name in args.sets.split(","):
-        run_set(name, args.queries, args.repeats, peers)
+        run_set(name, args.queries, args.repeats, peers, GRIDS[args.grid]())
 
 
 if __name__ == "__main__":

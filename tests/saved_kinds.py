@@ -223,6 +223,8 @@ CASES: dict[str, Case] = {
     "ivf-ip-int8": ivf_case("ip", "int8"),
     "ivf-float16": ivf_case(storage="float16"),
     "ivf-codes": ivf_case(storage="codes"),
+    "ivf-flat": ivf_case("cosine", codec="flat"),
+    "ivf-flat-bits": ivf_case("jaccard", "bits", codec="flat"),
     "kd-forest": kd_forest_case(3),
     "kd-forest-cosine": kd_forest_case(5, "cosine", n_trees=2),
     "kd-forest-l1": kd_forest_case(40, "l1"),

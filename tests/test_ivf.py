@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import itertools
 import pickle
 
 import numpy as np
@@ -12,6 +13,14 @@ from annx import reference
 
 METRICS = ("l2", "ip", "cosine")
 CODECS = ("rabitq", "pq4")
+ALL_CODECS = (*CODECS, "flat")
+FLAT_KINDS = (
+    *((m, d) for m in (*METRICS, "l1") for d in ("float32", "float16", "int8")),
+    ("l2", "bfloat16"),
+    ("cosine", "uint8"),
+    ("hamming", "bits"),
+    ("jaccard", "bits"),
+)
 DTYPES = ("float32", "float16", "int8", "uint8")
 
 
@@ -35,7 +44,7 @@ def recall(found, truth):
     return np.mean(hits) / truth.shape[1]
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", ALL_CODECS)
 @pytest.mark.parametrize("metric", METRICS)
 def test_everything_probed_and_measured_is_exact(metric, codec):
     index, x = built(metric, codec=codec)
@@ -66,7 +75,7 @@ def test_recall_rises_with_effort(metric, codec):
     assert by_rank[-1] > 0.9
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", ALL_CODECS)
 @pytest.mark.parametrize("metric", METRICS)
 def test_distances_found_are_canonical(metric, codec):
     index, x = built(metric, codec=codec)
@@ -155,7 +164,7 @@ def test_rabitq_is_unbiased_within_its_bound(metric):
     st.integers(1, 40),
     st.sampled_from(METRICS),
     st.sampled_from((1, 4)),
-    st.sampled_from(CODECS),
+    st.sampled_from(ALL_CODECS),
 )
 def test_all_candidates_equal_reference(seed, k, metric, n_probe, codec):
     x = own.make_rows(seed, 60, 6, kind="integer")
@@ -201,9 +210,70 @@ def test_types_are_searched_as_they_are(metric, dtype):
     assert np.array_equal(index.get([5, 3]), x[[5, 3]])
 
 
+def kind_of_data(dtype, n=600, seed=0, dim=12):
+    """Rows of a type, and as `annx` takes them for queries."""
+    x = data(n, dim, seed) * 8
+    if dtype == "bits":
+        x = x > 8
+        return x, np.packbits(x, axis=1, bitorder="little")
+    if dtype in ("int8", "uint8"):
+        x = np.clip(np.round(x), 0, 100).astype(dtype)
+    if dtype == "float16":
+        x = x.astype(dtype)
+    if dtype == "bfloat16":
+        x = (x.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    return x, x.astype(np.float32) if dtype == "float16" else x
+
+
+@pytest.mark.parametrize(("metric", "dtype"), FLAT_KINDS)
+def test_flat_lists_are_exact_for_every_type(metric, dtype):
+    x, stored = kind_of_data(dtype)
+    q = kind_of_data(dtype, 10, seed=1)[1]
+    index = annx.IVFIndex.build(x, metric, dtype, codec="flat", n_lists=8)
+    flat = annx.FlatIndex.build(x, metric, dtype)
+    for k in (1, 5, 700):
+        found, exact = index.search(q, k, n_probe=8), flat.search(q, k)
+        assert np.array_equal(found.ids, exact.ids)
+        assert np.array_equal(found.distances, exact.distances)
+    some = np.arange(0, 600, 7)
+    found, exact = (i.search(q, 5, filter=some) for i in (index, flat))
+    assert np.array_equal(found.ids, exact.ids)
+    assert np.array_equal(found.distances, exact.distances)
+    radius = float(flat.search(q, 9).distances.mean())
+    for chosen in (None, some):
+        ours, theirs = (
+            i.search_radius(q, radius, filter=chosen) for i in (index, flat)
+        )
+        assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert np.array_equal(index.get([5, 3]), flat.get([5, 3]))
+    assert np.array_equal(index.list_sizes.sum(), 600)
+    assert index.memory_usage()["codes"] == 0
+    single = index.search(stored[7], 3, n_probe=1)
+    assert single.ids[0] == index.search(stored[[7]], 3, n_probe=1).ids[0, 0]
+
+
+@pytest.mark.parametrize(("metric", "dtype"), FLAT_KINDS)
+def test_flat_lists_equal_reference(metric, dtype):
+    x, stored = kind_of_data(dtype, 200)
+    options = {"codec": "flat", "n_lists": 6, "n_iterations": 3}
+    native = annx.IVFIndex.build(x, metric, dtype, **options)
+    twin = reference.IVFIndex.build(x, metric, dtype, **options)
+    assert np.allclose(native.centroids, twin.centroids, rtol=1e-3, atol=1e-4)
+    assert np.array_equal(native.list_sizes, twin.list_sizes)
+    # Of lists that are nearly equally far either may be visited first.
+    keys = np.sort(twin._list_keys(x[:40]), axis=1)
+    clear = np.flatnonzero(np.diff(keys, axis=1)[:, 1] > 1e-3 * np.abs(keys).max())
+    assert len(clear) > 10
+    found = native.search(stored[clear], 5, n_probe=2)
+    ids, distances = twin.search(x[clear], 5, n_probe=2)
+    assert np.allclose(found.distances, distances, rtol=1e-4)
+    assert (found.ids == ids).mean() > (0.9 if metric in ("hamming", "l1") else 0.95)
+
+
+@pytest.mark.parametrize("codec", ["rabitq", "flat"])
 @pytest.mark.parametrize("metric", METRICS)
-def test_half_precision_storage_ranks_rounded_vectors(metric):
-    index, x = built(metric, storage="float16")
+def test_half_precision_storage_ranks_rounded_vectors(metric, codec):
+    index, x = built(metric, storage="float16", codec=codec)
     rounded = x.astype(np.float16).astype(np.float32)
     q = data(20, seed=1)
     found = index.search(q, 5, n_probe=12, rerank=300, epsilon=99)
@@ -211,7 +281,7 @@ def test_half_precision_storage_ranks_rounded_vectors(metric):
     assert np.array_equal(found.ids, exact.ids)
     assert np.array_equal(found.distances, exact.distances)
     assert np.array_equal(index.get([7]), rounded[[7]])
-    whole = built(metric)[0]
+    whole = built(metric, codec=codec)[0]
     assert index.memory_usage()["rows"] < 0.6 * whole.memory_usage()["rows"]
     with pytest.raises(ValueError, match="float16"):
         index.add(np.full((1, 20), 1e5))
@@ -242,8 +312,9 @@ def test_codes_alone_give_estimates(metric, codec):
         index.train(x)
 
 
-def test_results_do_not_depend_on_threads_or_batches():
-    index, x = built()
+@pytest.mark.parametrize("codec", ["rabitq", "flat"])
+def test_results_do_not_depend_on_threads_or_batches(codec):
+    index, x = built(codec=codec)
     q = data(50, seed=2)
     one, many = (index.search(q, 5, n_probe=4, threads=t) for t in (1, 3))
     single = [index.search(row, 5, n_probe=4) for row in q]
@@ -251,7 +322,7 @@ def test_results_do_not_depend_on_threads_or_batches():
     assert np.array_equal(one.distances, many.distances)
     assert np.array_equal(one.ids, [s.ids for s in single])
     assert np.array_equal(one.distances, [s.distances for s in single])
-    again = annx.IVFIndex(20, n_lists=12, n_iterations=4)
+    again = annx.IVFIndex(20, codec=codec, n_lists=12, n_iterations=4)
     again.train(x, threads=3)
     again.add(x, threads=3)
     assert pickle.dumps(again) == pickle.dumps(index)
@@ -272,9 +343,11 @@ def test_adding_in_parts_finds_the_same():
     assert np.array_equal(whole.list_sizes, parts.list_sizes)
 
 
-@pytest.mark.parametrize("storage", [None, "codes"])
-def test_changes_and_reads_agree(storage):
-    index, x = built(storage=storage)
+@pytest.mark.parametrize(
+    ("codec", "storage"), [("rabitq", None), ("rabitq", "codes"), ("flat", None)]
+)
+def test_changes_and_reads_agree(codec, storage):
+    index, x = built(codec=codec, storage=storage)
     index.remove(np.arange(0, 1500, 2))
     assert len(index) == 750
     assert index.list_sizes.sum() == 750
@@ -301,10 +374,10 @@ def test_changes_and_reads_agree(storage):
     assert index.add(x[:3]).tolist() == [5002, 5003, 5004]
 
 
-@given(own.seeds)
-def test_any_changes_leave_what_a_dictionary_has(seed):
+@given(own.seeds, st.sampled_from(("rabitq", "flat")), st.sampled_from(METRICS))
+def test_any_changes_leave_what_a_dictionary_has(seed, codec, metric):
     rng = np.random.default_rng(seed)
-    index = annx.IVFIndex(5, n_lists=3).train(data(60, 5))
+    index = annx.IVFIndex(5, metric, codec=codec, n_lists=3).train(data(60, 5))
     known = {}
     for _ in range(12):
         rows = data(int(rng.integers(1, 40)), 5, seed=int(rng.integers(1 << 30)))
@@ -333,8 +406,9 @@ def test_any_changes_leave_what_a_dictionary_has(seed):
         assert np.array_equal(found.ids, again.ids)
 
 
-def test_a_filter_is_kept_to():
-    index, x = built(n=4000)
+@pytest.mark.parametrize("codec", ["rabitq", "flat"])
+def test_a_filter_is_kept_to(codec):
+    index, x = built(n=4000, codec=codec)
     q = data(20, seed=1)
     for chosen in (np.arange(0, 4000, 2), np.arange(3), np.arange(100, 1900)):
         found = index.search(q, 10, n_probe=2, rerank=5, filter=chosen)
@@ -349,6 +423,20 @@ def test_a_filter_is_kept_to():
     assert (index.search(q, 3, filter=index.id_set(mask)).ids == -1).all()
 
 
+def test_training_again_sorts_flat_lists_anew():
+    index, x = built(codec="flat", metric="cosine")
+    index.remove([4])
+    before = index.list_sizes
+    index.train(x[:600])
+    assert not np.array_equal(before, index.list_sizes)
+    assert np.array_equal(index.get(index.ids), x[index.ids])
+    assert index.search(x[:50], 1).ids[:, 0].tolist() == [
+        *range(4),
+        index.search(x[4], 1).ids[0],
+        *range(5, 50),
+    ]
+
+
 def test_training_again_codes_anew():
     index, x = built()
     before = index.search(x[:20], 3, rerank=0).distances
@@ -361,8 +449,9 @@ def test_training_again_codes_anew():
     assert len(index) == 1499
 
 
-def test_stopping_leaves_the_index_as_it_was():
-    index, x = built()
+@pytest.mark.parametrize("codec", ["rabitq", "flat"])
+def test_stopping_leaves_the_index_as_it_was(codec):
+    index, x = built(codec=codec)
     before = pickle.dumps(index)
 
     class StopError(Exception):
@@ -398,8 +487,8 @@ def test_awkward_data_are_searched():
         data(40, 9) * np.float32(1e-18),
         np.concatenate([data(39, 9), np.full((1, 9), 1e15, np.float32)]),
     ):
-        for metric in METRICS:
-            index = annx.IVFIndex.build(x, metric, n_lists=2)
+        for metric, codec in itertools.product(METRICS, ("rabitq", "flat")):
+            index = annx.IVFIndex.build(x, metric, codec=codec, n_lists=2)
             found = index.search(x[:5], 3, n_probe=2, rerank=20, epsilon=99)
             exact = annx.exact_search(x[:5], x, 3, metric=metric)
             assert np.array_equal(found.distances, exact.distances)
@@ -430,6 +519,10 @@ def test_bad_input_is_a_clear_error():
         (lambda: annx.IVFIndex(20, metric="l1"), "metric"),
         (lambda: annx.IVFIndex(20, dtype="bits"), "dtype"),
         (lambda: annx.IVFIndex(20, codec="lsq"), "'rabitq', 'pq4'"),
+        (lambda: annx.IVFIndex(20, "hamming", codec="flat"), "metric"),
+        (lambda: annx.IVFIndex(20, "l2", "bits", codec="flat"), "metric"),
+        (lambda: annx.IVFIndex(20, codec="flat", storage="codes"), "storage"),
+        (lambda: annx.IVFIndex(20, codec="flat", n_segments=4), "n_segments"),
         (lambda: annx.IVFIndex(20, storage="int8"), "storage"),
         (lambda: annx.IVFIndex(20, dtype="int8", storage="float16"), "storage"),
         (lambda: annx.IVFIndex(20, n_segments=4), "n_segments"),
@@ -479,3 +572,21 @@ def test_save_and_pickle_are_the_identity(tmp_path, metric, storage):
         assert len(other) == 1497
     assert index.memory_usage()["codes"] > 0
     assert len(pickle.loads(pickle.dumps(annx.IVFIndex(9)))) == 0
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_flat_lists_are_saved_and_mapped(tmp_path, metric):
+    index, x = built(metric, codec="flat")
+    index.remove([4, 900])
+    index.save(tmp_path / "i.annx")
+    for mmap in (False, True):
+        other = annx.load(tmp_path / "i.annx", mmap=mmap)
+        found, known = other.search(x[:30], 6), index.search(x[:30], 6)
+        assert np.array_equal(found.ids, known.ids)
+        assert np.array_equal(found.distances, known.distances)
+        assert np.array_equal(other.get(other.ids), index.get(index.ids))
+        # Slabs that are mapped are copied when they change.
+        assert other.add(x[[4]]).tolist() == [1500]
+        other.remove([3])
+        assert other.search(x[4], 1, n_probe=12).ids.tolist() == [1500]
+    assert index.search(x[3], 1).ids.tolist() == [3]

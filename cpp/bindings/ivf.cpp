@@ -24,8 +24,7 @@ IvfOptions options_of(const py::dict& given) {
   o.dtype = parse_dtype(given["dtype"].cast<std::string>());
   o.storage = parse_dtype(given["storage"].cast<std::string>());
   o.keep_rows = given["keep_rows"].cast<bool>();
-  o.codec = given["pq"].cast<bool>() ? codec::PieceCodec::Kind::kProduct
-                                     : codec::PieceCodec::Kind::kRabitq;
+  o.codec = static_cast<index::IvfCodec>(given["codec"].cast<std::uint8_t>());
   o.n_segments = given["n_segments"].cast<std::size_t>();
   o.n_lists = given["n_lists"].cast<std::size_t>();
   o.n_probe = given["n_probe"].cast<std::size_t>();
@@ -63,7 +62,7 @@ void bind_ivf(py::module_& m) {
                                r["storage"] = o.keep_rows
                                                   ? std::string(name_of(o.storage))
                                                   : std::string("codes");
-                               r["pq"] = o.codec == codec::PieceCodec::Kind::kProduct;
+                               r["codec"] = static_cast<std::uint8_t>(o.codec);
                                r["n_segments"] = o.n_segments;
                                r["n_probe"] = o.n_probe;
                                return r;

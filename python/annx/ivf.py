@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inverted lists of short codes, ranked again with the vectors themselves."""
+"""Inverted lists, of vectors or of short codes ranked again with the vectors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from annx import _core
 from annx._index import Progress, ScannedIndex
 from annx._validate import (
+    DTYPES,
     as_ids,
     as_queries,
     as_rows,
@@ -18,6 +19,7 @@ from annx._validate import (
     check_dim,
     check_int,
     check_k,
+    check_metric,
     check_progress,
     check_real,
     check_threads,
@@ -28,8 +30,8 @@ from annx.results import RadiusResult, SearchResult
 
 __all__ = ["IVFIndex"]
 
-_DTYPES = ("float32", "float16", "bfloat16", "int8", "uint8")
-_CODECS = ("rabitq", "pq4")
+# In the order of the native codec's numbers.
+_CODECS = ("rabitq", "pq4", "flat")
 
 
 @register("ivf")
@@ -39,20 +41,24 @@ class IVFIndex(ScannedIndex):
     Parameters
     ----------
     dim : int
-    metric : {"l2", "ip", "cosine"}, default "l2"
-    dtype : {"float32", "float16", "bfloat16", "int8", "uint8"}
+        Dimensions; bits for ``dtype="bits"``.
+    metric : {"l2", "ip", "cosine", "l1", "hamming", "jaccard"}, default "l2"
+        ``"l1"`` and, for bits, ``"hamming"`` and ``"jaccard"`` need ``codec="flat"``.
+    dtype : {"float32", "float16", "bfloat16", "int8", "uint8", "bits"}
         What goes in. Queries are float32 over float vectors, and otherwise of the same
         type.
     storage : {None, "float32", "float16", "bfloat16", "codes"}, default None
         What is kept beside the codes, to rank the best candidates by. None: the vectors
         as they are. A 16-bit type (for float32 vectors): half the bytes, and `get` and
         distances are of the rounded vectors. ``"codes"``: nothing, so distances are
-        estimates and `get` returns what the codes stand for.
-    codec : {"rabitq", "pq4"}, default "rabitq"
-        How the difference of a vector and its list's centroid is coded. ``"rabitq"``: a
-        bit a dimension after a random rotation. ``"pq4"``: 4 bits a segment, by trained
-        codebooks; quicker for the same recall where it was measured at 50 and 128
-        dimensions, and slower at 384 and 784.
+        estimates and `get` returns what the codes stand for; not for ``"flat"``.
+    codec : {"rabitq", "pq4", "flat"}, default "rabitq"
+        What lists are made of. ``"flat"``: of the vectors as `storage` says, so that
+        everything in a list that is looked at is ranked exactly; for every metric and
+        type. Otherwise of codes for the difference of a vector and its list's
+        centroid. ``"rabitq"``: a bit a dimension after a random rotation. ``"pq4"``: 4
+        bits a segment, by trained codebooks; quicker for the same recall where it was
+        measured at 50 and 128 dimensions, and slower at 384 and 784.
     n_lists : int or None
         None: twice the square root of the number of vectors that `train` gets, but no
         more than one for 39 of them.
@@ -70,8 +76,13 @@ class IVFIndex(ScannedIndex):
     Notes
     -----
     Memory: ``dim / 8`` bytes a vector for ``"rabitq"``, ``n_segments / 2`` for
-    ``"pq4"``, 8 more a vector, the vectors themselves as `storage` says, and 16 bytes a
-    dimension and list. A list wastes less than 32 codes.
+    ``"pq4"`` and none for ``"flat"``, 8 more a vector, the vectors themselves as
+    `storage` says, and 16 bytes a dimension and list. A list wastes less than 32 codes
+    (of ``"flat"``: vectors).
+
+    Lists are made by k-means under l2: of vectors of length 1 for ``"cosine"`` and
+    ``"jaccard"``, of bits as numbers 0 and 1. They are visited in order of their
+    centroids' distance from the query, for ``"ip"`` of the inner product.
 
     An estimated distance uses one table a query, rounded to 7 bits an entry, and is
     unbiased over the random rotation: its error is below ``epsilon |q - c| f t /
@@ -116,14 +127,27 @@ class IVFIndex(ScannedIndex):
         n_probe: int = 16,
         seed: int = 0,
     ) -> None:
-        check_choice(dtype, name="dtype", choices=_DTYPES)
+        check_choice(dtype, name="dtype", choices=DTYPES)
         dim = check_dim(dim, dtype)
         check_choice(codec, name="codec", choices=_CODECS)
+        if codec == "flat":
+            check_metric(metric, dtype)
+        else:
+            check_choice(
+                dtype, name=f"dtype (of codec={codec!r})", choices=DTYPES[:-1]
+            )
+            check_choice(
+                metric,
+                name=f"metric (of codec={codec!r})",
+                choices=("l2", "ip", "cosine"),
+            )
         if storage is None:
             storage = dtype
-        kept: tuple[str, ...] = (dtype, "codes")
+        kept: tuple[str, ...] = (dtype,)
         if dtype == "float32":
-            kept = ("float32", "float16", "bfloat16", "codes")
+            kept = ("float32", "float16", "bfloat16")
+        if codec != "flat":
+            kept = (*kept, "codes")
         check_choice(storage, name="storage", choices=kept)
         if n_segments is None:
             n_segments = (dim + 1) // 2
@@ -143,13 +167,11 @@ class IVFIndex(ScannedIndex):
         self._native = _core.IVFIndex(
             {
                 "dim": dim,
-                "metric": check_choice(
-                    metric, name="metric", choices=("l2", "ip", "cosine")
-                ),
+                "metric": metric,
                 "dtype": dtype,
                 "storage": dtype if storage == "codes" else storage,
                 "keep_rows": storage != "codes",
-                "pq": codec == "pq4",
+                "codec": _CODECS.index(codec),
                 "n_segments": check_int(n_segments, name="n_segments", low=1, high=dim),
                 "n_lists": lists,
                 "n_iterations": check_int(
@@ -175,10 +197,32 @@ class IVFIndex(ScannedIndex):
     ) -> IVFIndex:
         """Train on vectors, (n, dim), and add them; `options` as for the class."""
         rows = as_rows(vectors, name="vectors", dim=None, dtype=dtype)
-        index = cls(rows.shape[1], metric, dtype, **options)
-        index.train(rows, threads=threads, progress=progress)
-        index.add(rows, ids, threads=threads, progress=progress)
+        dim = rows.shape[1] * (8 if dtype == "bits" else 1)
+        if dtype == "bits" and np.asarray(vectors).dtype.kind == "b":
+            dim = np.shape(vectors)[1]
+        index = cls(dim, metric, dtype, **options)
+        index._train(rows, threads, progress)
+        index._add(rows, ids, threads, progress)
         return index
+
+    # Of rows in their stored form, which need not be vectors as a caller gives them.
+    def _train(
+        self, rows: NDArray[Any], threads: int | None, progress: Progress | None
+    ) -> None:
+        self._native.train(rows, check_threads(threads), check_progress(progress))
+
+    def _add(
+        self,
+        rows: NDArray[Any],
+        ids: Any,
+        threads: int | None,
+        progress: Progress | None,
+    ) -> NDArray[np.int64]:
+        given = None if ids is None else as_ids(ids, count=rows.shape[0])
+        result: NDArray[np.int64] = self._native.add(
+            rows, given, check_threads(threads), check_progress(progress)
+        )
+        return result
 
     @property
     def trained(self) -> bool:
@@ -197,8 +241,8 @@ class IVFIndex(ScannedIndex):
 
     @property
     def codec(self) -> str:
-        """How vectors are coded."""
-        return "pq4" if self._native.options["pq"] else "rabitq"
+        """What lists are made of."""
+        return _CODECS[self._native.options["codec"]]
 
     @property
     def storage(self) -> str:
@@ -228,7 +272,7 @@ class IVFIndex(ScannedIndex):
         Parameters
         ----------
         vectors : array_like, shape (n, dim)
-            At least 16, and one for each list.
+            At least one for each list, and for codes 16.
         threads : int, optional
             All cores unless given. The result does not depend on it.
         progress : callable, optional
@@ -246,7 +290,7 @@ class IVFIndex(ScannedIndex):
             Too few vectors; or the index holds codes alone, which cannot be coded anew.
         """
         rows = as_rows(vectors, name="vectors", dim=self.dim, dtype=self.dtype)
-        self._native.train(rows, check_threads(threads), check_progress(progress))
+        self._train(rows, threads, progress)
         return self
 
     def add(
@@ -279,11 +323,7 @@ class IVFIndex(ScannedIndex):
             Before `train`.
         """
         rows = as_rows(vectors, name="vectors", dim=self.dim, dtype=self.dtype)
-        given = None if ids is None else as_ids(ids, count=rows.shape[0])
-        result: NDArray[np.int64] = self._native.add(
-            rows, given, check_threads(threads), check_progress(progress)
-        )
-        return result
+        return self._add(rows, ids, threads, progress)
 
     def search(
         self,
@@ -309,7 +349,8 @@ class IVFIndex(ScannedIndex):
             are looked at until k vectors are found.
         rerank : float, default 10
             The best ``k * rerank`` estimates are candidates (about: an eighth more may
-            be). 0: the order and the distances are those of the estimates.
+            be). 0: the order and the distances are those of the estimates. Of no effect
+            for ``codec="flat"``, as is `epsilon`.
         epsilon : float, default 1.9
             Candidates that are not near even if their estimate is too large by this
             many times its expected error are not measured. Larger: measure more.
@@ -369,7 +410,7 @@ class IVFIndex(ScannedIndex):
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> RadiusResult:
-        """Find everything within a radius, by the vectors: exact, O(n dim) a query.
+        """Find everything within a radius, by all vectors: exact, O(n dim) a query.
 
         As `FlatIndex.search_radius`.
 

@@ -96,3 +96,20 @@ class IvfPqFastScan(_Faiss):
 
     def ids(self, found: Any) -> Array:
         return np.asarray(found)
+
+
+class IvfRows(_Faiss):
+    """``IVF{lists},Flat``, or ``SQ8`` and others: `rows` says which."""
+
+    def build(self, base: Array) -> None:
+        faiss.omp_set_num_threads(self.threads)
+        lists = round(self.params["lists_per_sqrt_n"] * len(base) ** 0.5)
+        self.index = faiss.index_factory(
+            self.dim, f"IVF{lists},{self.params['rows']}", self.faiss_metric
+        )
+        self.index.cp.min_points_per_centroid = 5
+        self.index.train(base)
+        self.index.add(base)
+
+    def configure(self, **params: Any) -> None:
+        self.index.nprobe = min(params["n_probe"], self.index.nlist)

@@ -33,12 +33,18 @@ std::string of(std::size_t n) { return std::to_string(n); }
 IvfOptions checked(const IvfOptions& options) {
   const auto refuse = [](const std::string& what) { throw InvalidArgument(what); };
   if (options.dim == 0) refuse("dim is 0; it must be at least 1");
-  if (options.metric != Metric::kL2 && options.metric != Metric::kInnerProduct &&
-      options.metric != Metric::kCosine) {
-    refuse("metric is '" + std::string(name_of(options.metric)) +
-           "'; IVFIndex knows 'l2', 'ip' and 'cosine'");
+  const bool flat = options.codec == IvfCodec::kFlat;
+  const bool bits =
+      options.metric == Metric::kHamming || options.metric == Metric::kJaccard;
+  if (bits != (options.dtype == DType::kBits)) {
+    refuse("metric is '" + std::string(name_of(options.metric)) + "', which " +
+           std::string(name_of(options.dtype)) + " vectors do not have");
   }
-  if (options.dtype == DType::kBits) refuse("dtype is 'bits'; IVFIndex takes numbers");
+  if (!flat && (bits || options.metric == Metric::kL1)) {
+    refuse("metric is '" + std::string(name_of(options.metric)) +
+           "'; codes know 'l2', 'ip' and 'cosine'");
+  }
+  if (flat && !options.keep_rows) refuse("storage is 'codes'; codec 'flat' has none");
   if (options.storage != options.dtype &&
       (options.dtype != DType::kFloat32 || !search::is_float(options.storage))) {
     refuse("storage is '" + std::string(name_of(options.storage)) + "'; rows of " +
@@ -48,7 +54,7 @@ IvfOptions checked(const IvfOptions& options) {
     refuse("n_lists is " + of(options.n_lists) + "; it must be at most " +
            of(kMaxLists));
   }
-  if (options.codec == PieceCodec::Kind::kProduct &&
+  if (options.codec == IvfCodec::kProduct &&
       (options.n_segments == 0 || options.n_segments > options.dim)) {
     refuse("n_segments is " + of(options.n_segments) + "; it must be from 1 to dim, " +
            of(options.dim));
@@ -101,10 +107,26 @@ void IvfIndex::widen(const std::byte* row, DType dtype, float* out) const {
   const std::size_t dim = options_.dim;
   if (dtype == DType::kFloat32) {
     std::memcpy(out, row, dim * sizeof(float));
+  } else if (dtype == DType::kBits) {
+    for (std::size_t k = 0; k < dim; ++k) {
+      out[k] = static_cast<float>(static_cast<unsigned>(row[k / 8]) >> (k % 8) & 1u);
+    }
   } else {
     kernels::active().widen[static_cast<std::size_t>(dtype)](row, dim, out);
   }
-  if (options_.metric == Metric::kCosine) scale_to_one(out, dim);
+  if (options_.metric == Metric::kCosine || options_.metric == Metric::kJaccard) {
+    scale_to_one(out, dim);
+  }
+}
+
+// A row of `dtype` as it is kept.
+void IvfIndex::stored(const std::byte* row, DType dtype, std::byte* out) const {
+  if (dtype == options_.storage) {
+    std::memcpy(out, row, row_stride());
+  } else {
+    kernels::active().narrow[static_cast<std::size_t>(options_.storage)](
+        reinterpret_cast<const float*>(row), options_.dim, out);
+  }
 }
 
 void IvfIndex::train(RowsView rows, std::size_t threads, Monitor* monitor) {
@@ -112,10 +134,11 @@ void IvfIndex::train(RowsView rows, std::size_t threads, Monitor* monitor) {
   const std::size_t dim = options_.dim;
   const std::size_t lists =
       options_.n_lists == 0 ? lists_for(rows.rows) : options_.n_lists;
-  if (rows.rows < std::max<std::size_t>(lists, 16)) {
+  const std::size_t least = flat() ? lists : std::max<std::size_t>(lists, 16);
+  if (rows.rows < least || rows.rows == 0) {
     throw InvalidArgument("vectors has " + of(rows.rows) + " rows; training " +
-                          of(lists) + " lists of 4-bit codes needs at least " +
-                          of(std::max<std::size_t>(lists, 16)));
+                          of(lists) + " lists" + (flat() ? "" : " of 4-bit codes") +
+                          " needs at least " + of(least));
   }
   // The sample, as float32.
   std::size_t count = rows.rows;
@@ -148,7 +171,49 @@ void IvfIndex::train(RowsView rows, std::size_t threads, Monitor* monitor) {
                         .seed = options_.seed});
   coarse.train({sample.data(), count, dim, dim}, {}, threads, monitor);
   if (monitor != nullptr) monitor->poll(count, count);
-  // Codes learn from what is left of an even part of the sample.
+  std::optional<PieceCodec> codec;
+  if (!flat()) codec = train_codes(coarse, sample, mean, threads, monitor);
+  CodeLists fresh_lists(lists,
+                        codec ? codec->payload_bytes() : row_block().payload_bytes());
+  auto fresh = std::make_unique<Trained>(
+      Trained{.coarse = std::move(coarse),
+              .codec = std::move(codec),
+              .lists = std::move(fresh_lists),
+              .products = options_.metric == Metric::kInnerProduct,
+              .mean = std::move(mean)});
+  fresh->pack();
+
+  const auto lock = lock_.write();
+  const std::size_t held = ids_.slots();
+  if (held != 0 && !options_.keep_rows) {
+    throw InvalidArgument(
+        "the index holds codes without rows, which cannot be coded anew; train before "
+        "adding");
+  }
+  std::vector<std::uint32_t> places(held);
+  std::vector<std::byte> moved;
+  if (flat() && held != 0) {
+    locate();
+    moved.resize(held * row_stride());
+    for (std::size_t i = 0; i < held; ++i) {
+      std::memcpy(moved.data() + i * row_stride(),
+                  row_of(static_cast<std::uint32_t>(i)), row_stride());
+    }
+  }
+  code(*fresh, {flat() ? moved.data() : rows_.data(), held, row_stride()},
+       options_.storage, nullptr, 0, held == 0 ? nullptr : &places, threads, monitor);
+  trained_ = std::move(fresh);
+  places_ = std::move(places);
+  version_.fetch_add(1, std::memory_order_release);
+}
+
+// Codes learn from what is left of an even part of the sample.
+PieceCodec IvfIndex::train_codes(const codec::KMeans& coarse,
+                                 const std::vector<float>& sample,
+                                 const std::vector<float>& mean, std::size_t threads,
+                                 Monitor* monitor) const {
+  const std::size_t dim = options_.dim;
+  const std::size_t count = sample.size() / dim;
   const std::size_t part = std::min(count, kCodeSample);
   std::vector<float> residuals(part * dim);
   for (std::size_t i = 0; i < part; ++i) {
@@ -163,30 +228,14 @@ void IvfIndex::train(RowsView rows, std::size_t threads, Monitor* monitor) {
     const float* centroid = coarse.centroids().row(static_cast<std::size_t>(cells[i]));
     for (std::size_t k = 0; k < dim; ++k) residuals[i * dim + k] -= centroid[k];
   }
-  PieceCodec codec({residuals.data(), part, dim, dim}, std::move(mean),
-                   {.kind = options_.codec,
-                    .segments = options_.n_segments,
-                    .products = options_.metric == Metric::kInnerProduct,
-                    .seed = options_.seed},
-                   threads, monitor);
-  CodeLists fresh_lists(lists, codec.payload_bytes());
-  auto fresh = std::make_unique<Trained>(
-      Trained{std::move(coarse), std::move(codec), std::move(fresh_lists)});
-  fresh->pack();
-
-  const auto lock = lock_.write();
-  const std::size_t held = ids_.slots();
-  if (held != 0 && !options_.keep_rows) {
-    throw InvalidArgument(
-        "the index holds codes without rows, which cannot be coded anew; train before "
-        "adding");
-  }
-  std::vector<std::uint32_t> places(held);
-  code(*fresh, {rows_.data(), held, row_stride()}, options_.storage, nullptr, 0,
-       held == 0 ? nullptr : &places, threads, monitor);
-  trained_ = std::move(fresh);
-  places_ = std::move(places);
-  version_.fetch_add(1, std::memory_order_release);
+  return {{residuals.data(), part, dim, dim},
+          mean,
+          {.kind = static_cast<PieceCodec::Kind>(options_.codec),
+           .segments = options_.n_segments,
+           .products = options_.metric == Metric::kInnerProduct,
+           .seed = options_.seed},
+          threads,
+          monitor};
 }
 
 // Puts rows into their lists under the slots given, or `first` and on; `places` gets
@@ -197,6 +246,8 @@ void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t
   const std::size_t dim = options_.dim;
   const std::size_t lists = to.lists.lists();
   const bool direct = dtype == DType::kFloat32 && options_.metric != Metric::kCosine;
+  const bool codes = to.codec.has_value();
+  const RowBlock row_blocks = row_block();
   const std::size_t portion = direct
                                   ? std::size_t{1} << 20
                                   : std::max<std::size_t>(kPortionBytes / 4 / dim, 64);
@@ -238,7 +289,9 @@ void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t
         lists, resolve_threads(threads), 2,
         [&](std::size_t from, std::size_t until, std::size_t worker) {
           constexpr std::size_t kGroup = CodeLists::kBlock;
-          std::vector<float> wide(dim), centre(dim), projected(kGroup * dim);
+          std::vector<float> wide(dim), centre(dim),
+              projected(codes ? kGroup * dim : 0);
+          std::vector<std::byte> kept(codes ? 0 : row_stride());
           const float* pointers[kGroup];
           float squares[kGroup];
           std::byte* blocks[kGroup];
@@ -247,16 +300,11 @@ void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t
           for (std::size_t l = from; l < until; ++l) {
             if (begins[l] == begins[l + 1]) continue;
             const float* centroid = to.coarse.centroids().row(l);
-            to.codec.project(centroid, centre.data());
+            if (codes) to.codec->project(centroid, centre.data());
             for (std::size_t at = begins[l]; at < begins[l + 1]; at += kGroup) {
               const std::size_t count = std::min(kGroup, begins[l + 1] - at);
               for (std::size_t i = 0; i < count; ++i) {
                 const std::uint32_t row = order[at + i];
-                widen(rows.row(row), dtype, wide.data());
-                l2(centroid, reinterpret_cast<const std::byte*>(wide.data()), 0, 1, dim,
-                   squares + i);
-                pointers[i] = projected.data() + i * dim;
-                to.codec.project(wide.data(), projected.data() + i * dim);
                 const std::uint32_t place =
                     to.lists.place(l, before[l] + at - begins[l] + i);
                 const auto slot = slots == nullptr
@@ -266,10 +314,21 @@ void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t
                 if (places != nullptr) (*places)[slot] = place;
                 blocks[i] = to.lists.block_to_write(place / CodeLists::kBlock);
                 lanes[i] = place % CodeLists::kBlock;
+                if (!codes) {
+                  stored(rows.row(row), dtype, kept.data());
+                  row_blocks.put(kept.data(), blocks[i], lanes[i]);
+                  continue;
+                }
+                widen(rows.row(row), dtype, wide.data());
+                l2(centroid, reinterpret_cast<const std::byte*>(wide.data()), 0, 1, dim,
+                   squares + i);
+                pointers[i] = projected.data() + i * dim;
+                to.codec->project(wide.data(), projected.data() + i * dim);
               }
+              if (!codes) continue;
               spreads[worker] = std::max(
-                  spreads[worker], to.codec.encode(centre.data(), pointers, squares,
-                                                   count, blocks, lanes));
+                  spreads[worker], to.codec->encode(centre.data(), pointers, squares,
+                                                    count, blocks, lanes));
             }
           }
         },
@@ -282,24 +341,19 @@ void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t
     }
     throw;
   }
-  to.codec.widen_spread(*std::max_element(spreads.begin(), spreads.end()));
+  if (codes) to.codec->widen_spread(*std::max_element(spreads.begin(), spreads.end()));
 }
 
 void IvfIndex::resize_rows(std::size_t count) {
-  if (!options_.keep_rows) return;
+  if (!rows_apart()) return;
   rows_.resize(count * row_stride());
   if (options_.metric == Metric::kCosine) norms_.resize(count);
 }
 
 void IvfIndex::keep(std::uint32_t slot, const std::byte* row) {
-  if (!options_.keep_rows) return;
+  if (!rows_apart()) return;
   std::byte* to = rows_.mutable_data() + slot * row_stride();
-  if (options_.storage == options_.dtype) {
-    std::memcpy(to, row, row_stride());
-  } else {
-    kernels::active().narrow[static_cast<std::size_t>(options_.storage)](
-        reinterpret_cast<const float*>(row), options_.dim, to);
-  }
+  stored(row, options_.dtype, to);
   if (options_.metric == Metric::kCosine) {
     search::row_norms(options_.storage, {to, 1, row_stride()}, options_.dim,
                       norms_.mutable_data() + slot);
@@ -399,7 +453,12 @@ void IvfIndex::unlink(std::uint32_t place) {
   if (from != place) {
     const std::uint32_t slot = lists.slot(from);
     std::byte* to = lists.block_to_write(place / kBlock);
-    trained_->codec.copy(lists.block(from / kBlock), from % kBlock, to, place % kBlock);
+    const std::byte* block = lists.block(from / kBlock);
+    if (flat()) {
+      row_block().copy(block, from % kBlock, to, place % kBlock);
+    } else {
+      trained_->codec->copy(block, from % kBlock, to, place % kBlock);
+    }
     lists.set_slot(place, slot);
     places_[slot] = place;
   }
@@ -470,11 +529,12 @@ void IvfIndex::remove(std::span<const std::int64_t> ids) {
     places_[slot] = kNoPlace;
   }
   const std::size_t stride = row_stride();
-  std::byte* rows = options_.keep_rows ? rows_.mutable_data() : nullptr;
+  std::byte* rows = rows_apart() ? rows_.mutable_data() : nullptr;
   float* norms = norms_.empty() ? nullptr : norms_.mutable_data();
   ids_.remove_dense(ids, [&](std::size_t last, std::size_t slot) {
-    if (rows != nullptr)
+    if (rows != nullptr) {
       std::memcpy(rows + slot * stride, rows + last * stride, stride);
+    }
     if (norms != nullptr) norms[slot] = norms[last];
     places_[slot] = places_[last];
     if (places_[slot] != kNoPlace) {
@@ -491,18 +551,26 @@ bool IvfIndex::contains(std::int64_t id) const {
   return ids_.contains(id);
 }
 
+// A row as it is kept; of a flat index once locate() was called.
+const std::byte* IvfIndex::row_of(std::uint32_t slot) const {
+  if (!flat()) return rows_.data() + slot * row_stride();
+  const std::uint32_t place = places_[slot];
+  return row_block().row(trained_->lists.block(place / CodeLists::kBlock),
+                         place % CodeLists::kBlock);
+}
+
 void IvfIndex::get(std::span<const std::int64_t> ids, std::byte* out) const {
   constexpr std::uint32_t kBlock = CodeLists::kBlock;
   const auto lock = lock_.read();
   const std::size_t dim = options_.dim;
   const std::size_t bytes = row_bytes(options_.dtype, dim);
-  if (!options_.keep_rows && !ids.empty() && trained_ != nullptr) locate();
+  if (!rows_apart() && !ids.empty() && trained_ != nullptr) locate();
   std::vector<float> wide(dim);
   for (std::size_t i = 0; i < ids.size(); ++i) {
     const std::uint32_t slot = ids_.slot_of(ids[i]);
     std::byte* to = out + i * bytes;
     if (options_.keep_rows) {
-      const std::byte* row = rows_.data() + slot * row_stride();
+      const std::byte* row = row_of(slot);
       if (options_.storage == options_.dtype) {
         std::memcpy(to, row, bytes);
       } else {
@@ -513,8 +581,8 @@ void IvfIndex::get(std::span<const std::int64_t> ids, std::byte* out) const {
       continue;
     }
     const std::uint32_t place = places_[slot];
-    trained_->codec.decode(trained_->lists.block(place / kBlock), place % kBlock,
-                           wide.data());
+    trained_->codec->decode(trained_->lists.block(place / kBlock), place % kBlock,
+                            wide.data());
     const float* centroid =
         trained_->coarse.centroids().row(trained_->lists.list_of(place));
     for (std::size_t k = 0; k < dim; ++k) wide[k] += centroid[k];
@@ -554,12 +622,17 @@ IvfIndex::Memory IvfIndex::memory() const {
   const auto lock = lock_.read();
   Memory memory{};
   if (trained_ != nullptr) {
-    memory.codes = trained_->lists.memory_bytes() + trained_->codec.memory_bytes();
+    const std::size_t lists = trained_->lists.memory_bytes();
+    if (flat()) {
+      memory.rows = lists;
+    } else {
+      memory.codes = lists + trained_->codec->memory_bytes();
+    }
     // The centroids, and the same three times again packed to assign and to search.
     memory.centroids =
         4 * trained_->coarse.centroids().rows * options_.dim * sizeof(float);
   }
-  memory.rows = rows_.capacity_bytes() + norms_.capacity_bytes();
+  memory.rows += rows_.capacity_bytes() + norms_.capacity_bytes();
   const std::lock_guard guard(places_mutex_);
   memory.ids = ids_.memory_bytes() + places_.capacity() * sizeof(std::uint32_t);
   return memory;
@@ -585,9 +658,13 @@ void IvfIndex::save_to(storage::FileWriter& writer) const {
   ids_.save_to(writer);
   if (trained_ == nullptr) return;
   trained_->coarse.save_to(writer);
-  trained_->codec.save_to(writer);
+  if (trained_->codec) {
+    trained_->codec->save_to(writer);
+  } else {
+    writer.add("ivf.mean", std::as_bytes(std::span(trained_->mean)));
+  }
   trained_->lists.save_to(writer);
-  if (!options_.keep_rows) return;
+  if (!rows_apart()) return;
   writer.add("ivf.rows", rows_.bytes());
   if (options_.metric == Metric::kCosine) writer.add("ivf.norms", norms_.bytes());
 }
@@ -601,7 +678,7 @@ std::unique_ptr<IvfIndex> IvfIndex::load_from(const storage::FileReader& reader)
   options.dtype = parse_dtype(reader.text("ivf.dtype"));
   options.storage = parse_dtype(reader.text("ivf.storage"));
   options.keep_rows = reader.number("ivf.keep_rows", 0, 1) == 1;
-  options.codec = static_cast<PieceCodec::Kind>(reader.number("ivf.codec", 0, 1));
+  options.codec = static_cast<IvfCodec>(reader.number("ivf.codec", 0, 2));
   options.n_segments =
       static_cast<std::size_t>(reader.number("ivf.n_segments", 0, options.dim));
   options.n_lists =
@@ -623,19 +700,31 @@ std::unique_ptr<IvfIndex> IvfIndex::load_from(const storage::FileReader& reader)
   auto coarse = codec::KMeans::load_from(reader);
   reader.require(coarse.trained() && coarse.dim() == options.dim, "centroids",
                  "are not of the index's dimension");
-  auto codec = PieceCodec::load_from(reader, options.dim);
-  reader.require(
-      codec.options().kind == options.codec &&
-          codec.options().products == (options.metric == Metric::kInnerProduct) &&
-          (options.codec == PieceCodec::Kind::kRabitq ||
-           codec.options().segments == options.n_segments),
-      "meta", "codes do not fit the options");
-  auto lists = CodeLists::load_from(reader, coarse.centroids().rows,
-                                    codec.payload_bytes(), count);
-  index->trained_ = std::make_unique<Trained>(
-      Trained{std::move(coarse), std::move(codec), std::move(lists)});
+  std::optional<PieceCodec> codec;
+  std::vector<float> mean;
+  const bool products = options.metric == Metric::kInnerProduct;
+  if (index->flat()) {
+    mean = reader.finite("ivf.mean", options.dim);
+  } else {
+    codec = PieceCodec::load_from(reader, options.dim);
+    reader.require(
+        codec->options().kind == static_cast<PieceCodec::Kind>(options.codec) &&
+            codec->options().products == products &&
+            (options.codec == IvfCodec::kRabitq ||
+             codec->options().segments == options.n_segments),
+        "meta", "codes do not fit the options");
+    mean.assign(codec->mean().begin(), codec->mean().end());
+  }
+  auto lists = CodeLists::load_from(
+      reader, coarse.centroids().rows,
+      codec ? codec->payload_bytes() : index->row_block().payload_bytes(), count);
+  index->trained_ = std::make_unique<Trained>(Trained{.coarse = std::move(coarse),
+                                                      .codec = std::move(codec),
+                                                      .lists = std::move(lists),
+                                                      .products = products,
+                                                      .mean = std::move(mean)});
   index->trained_->pack();
-  if (!options.keep_rows) return index;
+  if (!index->rows_apart()) return index;
   // dim is below 2^24 and count below 2^32: no product overflows.
   index->rows_ = reader.array<std::byte>("ivf.rows", count * index->row_stride());
   if (options.metric == Metric::kCosine) {

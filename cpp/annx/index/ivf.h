@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Inverted lists: rows are kept with the nearest of n_lists centroids, and a query
 // looks only at the lists of the n_probe centroids nearest to it (Jegou, Douze and
-// Schmid, 2011). A list is scanned by its codes (codec/piece_codec.h), 32 at a time;
-// the best k * rerank estimates are candidates, and those that the error bound of the
-// estimates cannot exclude are measured by the canonical distance of their rows.
+// Schmid, 2011). With IvfCodec::kFlat a list holds the rows themselves (row_block.h),
+// so that what is looked at is ranked exactly. Otherwise it is scanned by its codes
+// (codec/piece_codec.h), 32 at a time; the best k * rerank estimates are candidates,
+// and those that the error bound of the estimates cannot exclude are measured by the
+// canonical distance of their rows.
 //
-// "cosine" clusters and codes rows of length 1 by l2. "ip" clusters by l2 and visits
-// lists in order of <q, c>.
+// Lists are made by l2: of rows of length 1 for "cosine" and "jaccard", of bits as
+// numbers 0 and 1. "ip" visits lists in order of <q, c>, all others in order of
+// |q - c|.
 //
-// A search costs n_lists d for the centroids, n_probe / n_lists of the codes at d / 4
-// look-ups in registers each, and d a row measured.
+// A search costs n_lists d for the centroids and, of n_probe / n_lists of the rows, d
+// each (flat) or d / 4 look-ups in registers, and d a row measured.
 //
 // Thread-safe: searches and reads share a lock, changes take it alone. A change that
 // throws changes nothing.
@@ -20,6 +23,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -28,6 +32,7 @@
 #include "annx/base/rw_lock.h"
 #include "annx/codec/kmeans.h"
 #include "annx/codec/piece_codec.h"
+#include "annx/index/row_block.h"
 #include "annx/index/scratch_pool.h"
 #include "annx/search/exact.h"
 #include "annx/storage/array.h"
@@ -38,14 +43,18 @@
 
 namespace annx::index {
 
+// What the lists hold. The first two as PieceCodec::Kind.
+enum class IvfCodec : std::uint8_t { kRabitq = 0, kProduct = 1, kFlat = 2 };
+
 struct IvfOptions {
   std::size_t dim = 0;
   Metric metric = Metric::kL2;
   DType dtype = DType::kFloat32;
-  // What rows are kept as; nothing is kept but codes unless keep_rows.
+  // What rows are kept as; nothing is kept but codes unless keep_rows, which kFlat
+  // needs.
   DType storage = DType::kFloat32;
   bool keep_rows = true;
-  codec::PieceCodec::Kind codec = codec::PieceCodec::Kind::kRabitq;
+  IvfCodec codec = IvfCodec::kRabitq;
   std::size_t n_segments = 0;  // of kProduct
   std::size_t n_lists = 0;     // 0: chosen when trained
   std::size_t n_probe = 16;    // lists that a search looks at unless told otherwise
@@ -125,11 +134,23 @@ class IvfIndex {
   struct Scratch;
   struct Trained;
 
+  bool flat() const { return options_.codec == IvfCodec::kFlat; }
+  // Whether rows_ has the rows, and not the lists.
+  bool rows_apart() const { return options_.keep_rows && !flat(); }
+  RowBlock row_block() const {
+    return {options_.metric, options_.storage, options_.dim};
+  }
   search::RowSet row_set() const;
+  const std::byte* row_of(std::uint32_t slot) const;
   std::size_t row_stride() const { return row_bytes(options_.storage, options_.dim); }
   void widen(const std::byte* row, DType dtype, float* out) const;
   void keep(std::uint32_t slot, const std::byte* row);
+  void stored(const std::byte* row, DType dtype, std::byte* out) const;
   void resize_rows(std::size_t count);
+  codec::PieceCodec train_codes(const codec::KMeans& coarse,
+                                const std::vector<float>& sample,
+                                const std::vector<float>& mean, std::size_t threads,
+                                Monitor* monitor) const;
   void code(Trained& to, RowsView rows, DType dtype, const std::uint32_t* slots,
             std::size_t first, std::vector<std::uint32_t>* places, std::size_t threads,
             Monitor* monitor) const;
@@ -141,6 +162,30 @@ class IvfIndex {
   void search_one(Scratch& scratch, const std::byte* query, const float* vector,
                   const Search& how, const storage::SlotSet* filter, std::int64_t* ids,
                   float* distances) const;
+  // Of whole rows in lists (ivf_flat.cpp).
+  void search_flat(const Scratch& scratch, const std::byte* query, const Search& how,
+                   const storage::SlotSet* filter, std::int64_t* ids,
+                   float* distances) const;
+  void search_few(RowsView queries, const storage::SlotSet& chosen, std::size_t k,
+                  std::size_t threads, Monitor* monitor, std::int64_t* ids,
+                  float* distances) const;
+  search::Ragged flat_within(RowsView queries, double radius,
+                             const storage::SlotSet* filter, std::size_t threads,
+                             Monitor* monitor) const;
+  template <class Key, class Take>
+  void scan_list(const search::Canonical<Key>& canonical, std::size_t list,
+                 const Take& take) const;
+  template <class Key>
+  void search_rows(const Scratch& scratch, const std::byte* query, const Search& how,
+                   const storage::SlotSet* filter, std::int64_t* ids,
+                   float* distances) const;
+  template <class Key>
+  void search_chosen(const std::byte* query, const std::vector<std::uint32_t>& slots,
+                     std::size_t k, std::int64_t* ids, float* distances) const;
+  template <class Key>
+  search::Ragged rows_within(RowsView queries, double radius,
+                             const storage::SlotSet* filter, std::size_t threads,
+                             Monitor* monitor) const;
   template <class Key>
   void measure(Scratch& scratch, const std::byte* query, const float* vector,
                const Search& how, std::int64_t* ids, float* distances) const;
@@ -148,8 +193,10 @@ class IvfIndex {
   // What training learns, and the lists that depend on it.
   struct Trained {
     codec::KMeans coarse;
-    codec::PieceCodec codec;
+    std::optional<codec::PieceCodec> codec;  // none for kFlat
     storage::CodeLists lists;
+    bool products;
+    std::vector<float> mean;  // of the rows; zeros for products
     // The centroids as ScoreTile reads them, so that keys of lists are
     // |q'|^2 + (|c'|^2 - 2 <q', c'>), about the mean (ip: -<q, c>).
     std::vector<float> packed = {};

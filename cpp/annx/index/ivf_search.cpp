@@ -82,8 +82,7 @@ void IvfIndex::search(RowsView queries, const Search& how,
       static_cast<double>(filter->count()) <=
           static_cast<double>(kFewAllowed) +
               plan.rerank * static_cast<double>(plan.k)) {
-    const search::FilteredRows rows(row_set(), filter);
-    search::search_topk(rows.set(), queries, how.k, threads, monitor, ids, distances);
+    search_few(queries, *filter, how.k, threads, monitor, ids, distances);
     return;
   }
   const std::size_t lists = trained_->lists.lists();
@@ -100,9 +99,15 @@ void IvfIndex::search(RowsView queries, const Search& how,
           score_lists(scratch, queries, at, part);
           for (std::size_t i = 0; i < part; ++i) {
             scratch.choose(i * scratch.stride, lists, probes);
-            search_one(scratch, queries.row(at + i), scratch.vectors.data() + i * dim,
-                       plan, filter, ids + (at + i) * how.k,
-                       distances + (at + i) * how.k);
+            std::int64_t* to_ids = ids + (at + i) * how.k;
+            float* to_distances = distances + (at + i) * how.k;
+            if (flat()) {
+              search_flat(scratch, queries.row(at + i), plan, filter, to_ids,
+                          to_distances);
+            } else {
+              search_one(scratch, queries.row(at + i), scratch.vectors.data() + i * dim,
+                         plan, filter, to_ids, to_distances);
+            }
           }
         }
       },
@@ -117,12 +122,11 @@ void IvfIndex::Trained::pack() {
   offsets.assign(count * kGroup, kInfinity);
   groups.resize(count);
   std::iota(groups.begin(), groups.end(), 0u);
-  const bool products = codec.options().products;
   for (std::size_t l = 0; l < centroids.rows; ++l) {
     float* to = packed.data() + l / kGroup * kGroup * centroids.cols + l % kGroup;
     double square = 0;
     for (std::size_t k = 0; k < centroids.cols; ++k) {
-      const float x = centroids.row(l)[k] - codec.mean()[k];
+      const float x = centroids.row(l)[k] - mean[k];
       to[k * kGroup] = products ? -x : -2 * x;
       square += static_cast<double>(x) * static_cast<double>(x);
     }
@@ -140,7 +144,7 @@ void IvfIndex::score_lists(Scratch& scratch, RowsView queries, std::size_t first
   scratch.vectors.resize(kernels::kScorePoints * dim);
   scratch.centred.resize(kernels::kScorePoints * dim);
   scratch.list_keys.resize(kernels::kScorePoints * scratch.stride);
-  const float* mean = trained_->codec.mean().data();
+  const float* mean = trained_->mean.data();
   for (std::size_t i = 0; i < count; ++i) {
     widen(queries.row(first + i), type, scratch.vectors.data() + i * dim);
     for (std::size_t k = 0; k < dim; ++k) {
@@ -180,7 +184,7 @@ void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float*
       asked < static_cast<double>(count) ? static_cast<std::size_t>(asked) : count;
   // Estimates are sorted out when so many have gathered.
   const std::size_t full = std::min(count, 4 * wanted + 256);
-  scratch.query.set(trained_->codec, vector);
+  scratch.query.set(*trained_->codec, vector);
   const kernels::ScanQuery& view = scratch.query.view();
   const std::size_t room = full + (kRunBlocks + 1) * kBlock + 1;
   if (scratch.keys.size() < room) {
@@ -330,8 +334,8 @@ void IvfIndex::measure(Scratch& scratch, const std::byte* query, const float* ve
               ? length
               : std::sqrt(std::max(0.0f, scratch.probe_keys[scratch.origins[i]]));
       const float scale =
-          trained_->codec.scale(lists.block(place / kBlock), place % kBlock);
-      const float error = epsilon * trained_->codec.error(scale, reach, step);
+          trained_->codec->scale(lists.block(place / kBlock), place % kBlock);
+      const float error = epsilon * trained_->codec->error(scale, reach, step);
       if (scratch.keys[i] - error > worst) continue;
       scratch.slots.push_back(lists.slot(place));
     }
@@ -369,6 +373,7 @@ search::Ragged IvfIndex::search_radius(RowsView queries, double radius,
         "the index holds codes without rows (storage='codes'); search_radius needs "
         "rows");
   }
+  if (flat()) return flat_within(queries, radius, filter, threads, monitor);
   const search::FilteredRows rows(row_set(), filter);
   return search::search_within(rows.set(), queries, radius, threads, monitor);
 }

@@ -99,8 +99,7 @@ void Canonical<Key>::block(std::size_t begin, std::size_t count, Key* out) const
   if (set_.slots != nullptr) {
     gathered(set_.slots + begin, count, out);
   } else {
-    contiguous(set_.rows + begin * set_.stride, static_cast<std::uint32_t>(begin),
-               count, out);
+    rows(set_.rows + begin * set_.stride, norms(begin), count, out);
   }
 }
 
@@ -117,8 +116,9 @@ void Canonical<Key>::some(const std::uint32_t* entries, std::size_t count,
 }
 
 template <class Key>
-void Canonical<Key>::contiguous(const std::byte* rows, std::uint32_t slot,
-                                std::size_t count, Key* out) const {
+void Canonical<Key>::rows(const std::byte* rows, const float* norms, std::size_t count,
+                          Key* out) const {
+  if (count == 0) return;
   const auto type = static_cast<std::size_t>(set_.dtype);
   if constexpr (std::is_same_v<Key, std::int32_t>) {
     if (set_.dtype == DType::kBits) {
@@ -141,8 +141,8 @@ void Canonical<Key>::contiguous(const std::byte* rows, std::uint32_t slot,
       table_->byte_cosine_rows[byte_type](query_, rows, set_.stride, count, set_.dim,
                                           dots, squares);
       for (std::size_t i = 0; i < count; ++i) {
-        const double norms = std::sqrt(static_cast<double>(square) * squares[i]);
-        out[i] = norms > 0 ? static_cast<float>(1.0 - dots[i] / norms) : 1.0f;
+        const double both = std::sqrt(static_cast<double>(square) * squares[i]);
+        out[i] = both > 0 ? static_cast<float>(1.0 - dots[i] / both) : 1.0f;
       }
       return;
     }
@@ -155,7 +155,6 @@ void Canonical<Key>::contiguous(const std::byte* rows, std::uint32_t slot,
       return;
     } else {
       const double norm = std::sqrt(square_);
-      const float* norms = set_.norms + slot;
       float scales[kStretch];
       for (std::size_t i = 0; i < count; ++i) {
         scales[i] = norms[i] > 0 ? static_cast<float>(norm / norms[i]) : 0.0f;
@@ -192,7 +191,7 @@ void Canonical<Key>::gathered(const std::uint32_t* slots, std::size_t count,
           set_.dim, out);
     } else {
       for (std::size_t i = 0; i < count; ++i) {
-        contiguous(set_.rows + slots[i] * set_.stride, slots[i], 1, out + i);
+        rows(set_.rows + slots[i] * set_.stride, norms(slots[i]), 1, out + i);
       }
       return;
     }
@@ -200,6 +199,12 @@ void Canonical<Key>::gathered(const std::uint32_t* slots, std::size_t count,
   if (set_.metric == Metric::kInnerProduct) {
     for (std::size_t i = 0; i < count; ++i) out[i] = Key{0} - out[i];  // never -0
   }
+}
+
+double comparable_radius(Metric metric, DType dtype, double radius) {
+  constexpr double kLargest = std::numeric_limits<float>::max();
+  radius = std::clamp(radius, -kLargest, kLargest);
+  return has_integer_key(metric, dtype) ? radius : static_cast<float>(radius);
 }
 
 template class Canonical<float>;

@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "annx/base/matrix_view.h"
@@ -96,6 +97,10 @@ class Canonical {
 
   // Keys of the set's entries [begin, begin + count), count <= kStretch.
   void block(std::size_t begin, std::size_t count, Key* out) const;
+  // Keys of `count` <= kStretch rows that lie elsewhere, as far apart as the set's,
+  // with norms of theirs (cosine over floats only).
+  void rows(const std::byte* rows, const float* norms, std::size_t count,
+            Key* out) const;
   // Keys of any entries of the set, count <= kBlock.
   void some(const std::uint32_t* entries, std::size_t count, Key* out) const;
 
@@ -108,8 +113,9 @@ class Canonical {
   static float distance(Key key) { return static_cast<float>(key); }
 
  private:
-  void contiguous(const std::byte* rows, std::uint32_t slot, std::size_t count,
-                  Key* out) const;
+  const float* norms(std::size_t slot) const {
+    return set_.norms == nullptr ? nullptr : set_.norms + slot;
+  }
   void gathered(const std::uint32_t* slots, std::size_t count, Key* out) const;
 
   const kernels::KernelTable* table_;
@@ -118,6 +124,17 @@ class Canonical {
   std::vector<float> unit_;  // cosine: the query times a power of two, norm in [1, 2)
   double square_ = 0;        // |unit|^2, 0 for a zero query
 };
+
+// A radius as keys are compared with it: a float32 where they are no integers.
+double comparable_radius(Metric metric, DType dtype, double radius);
+template <class Key>
+bool inside(Key key, double radius) {
+  if constexpr (std::is_same_v<Key, float>) {
+    return key <= static_cast<float>(radius);
+  } else {
+    return static_cast<double>(key) <= radius;
+  }
+}
 
 extern template class Canonical<float>;
 extern template class Canonical<std::int32_t>;

@@ -436,15 +436,6 @@ void topk(const RowSet& set, RowsView queries, std::size_t k_wanted,
 template <class Key>
 using Found = std::vector<std::vector<Hit<Key>>>;  // by query
 
-template <class Key>
-bool inside(Key key, double radius) {
-  if constexpr (std::is_same_v<Key, float>) {
-    return key <= static_cast<float>(radius);
-  } else {
-    return static_cast<double>(key) <= radius;
-  }
-}
-
 template <class Key, class Take>
 void settle_inside(const Canonical<Key>& scorer,
                    const std::vector<std::uint32_t>& entries, double radius,
@@ -622,9 +613,7 @@ namespace {
 Ragged ragged_within(const RowSet& set, RowsView queries, double radius, bool counting,
                      std::size_t threads, Monitor* monitor) {
   threads = resolve_threads(threads);
-  constexpr double kLargest = std::numeric_limits<float>::max();
-  radius = std::clamp(radius, -kLargest, kLargest);
-  if (!has_integer_key(set.metric, set.dtype)) radius = static_cast<float>(radius);
+  radius = comparable_radius(set.metric, set.dtype, radius);
   return has_integer_key(set.metric, set.dtype)
              ? all_within<std::int32_t>(set, queries, radius, counting, threads,
                                         monitor)

@@ -127,7 +127,7 @@ class PieceCodec:
 
 
 class IVFIndex(FlatIndex):
-    """Lists around centroids, codes to shortlist, vectors to rank.
+    """Lists around centroids, codes to shortlist, vectors to rank (flat: no codes).
 
     The twin of `annx.IVFIndex`. Estimates are not rounded here, and every candidate is
     measured: the native index leaves out those that the error bound excludes.
@@ -233,6 +233,8 @@ class IVFIndex(FlatIndex):
             max_points_per_cluster=None,
             seed=self._seed,
         ).train(x)
+        if self._codec == "flat":
+            return self
         part = min(len(x), CODE_SAMPLE)
         x = x[np.arange(part) * len(x) // part]
         residuals = x - self._coarse.centroids[self._coarse.assign(x)[0]]
@@ -293,7 +295,10 @@ class IVFIndex(FlatIndex):
         distances = np.full((len(rows), k), np.inf)
         if len(self) == 0:
             return ids, distances
-        stored, estimates, _ = self.estimates(rows)
+        stored = self.ids
+        flat = self._codec == "flat"
+        if not flat:
+            stored, estimates, _ = self.estimates(rows)
         allowed = np.isin(stored, self._chosen(filter))
         cells = self._cells(self.get(stored))
         probes = min(n_probe or self._n_probe, self.n_lists)
@@ -305,6 +310,12 @@ class IVFIndex(FlatIndex):
                 if filter is None or kept.sum() >= k or probes == self.n_lists:
                     break
                 probes += 1
+            if flat:
+                exact = pairwise_distances(
+                    rows[i : i + 1], self._kept(stored[kept]), metric=self.metric
+                )
+                ids[i], distances[i] = top_k(exact[0], stored[kept], k)
+                continue
             near = estimates[i, kept]
             if rerank == 0 or self._storage == "codes":
                 if self.metric != "ip":
@@ -331,7 +342,7 @@ class IVFIndex(FlatIndex):
 
     def _prepared(self, rows: Any) -> NDArray[np.float32]:
         x = np.asarray(rows).astype(np.float64)
-        if self.metric == "cosine":
+        if self.metric in ("cosine", "jaccard"):
             square = (x**2).sum(axis=1, keepdims=True)
             zero = square < LEAST_SQUARE
             x = np.where(zero, 0.0, x / np.sqrt(np.where(zero, 1, square)))
