@@ -133,9 +133,7 @@ class IVFIndex(ScannedIndex):
         if codec == "flat":
             check_metric(metric, dtype)
         else:
-            check_choice(
-                dtype, name=f"dtype (of codec={codec!r})", choices=DTYPES[:-1]
-            )
+            check_choice(dtype, name=f"dtype (of codec={codec!r})", choices=DTYPES[:-1])
             check_choice(
                 metric,
                 name=f"metric (of codec={codec!r})",
