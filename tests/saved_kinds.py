@@ -201,6 +201,61 @@ def product_case(dim: int, n_segments: int, **options: Any) -> Case:
     return Case("pq", make, ask)
 
 
+def chain(seed: int, query_dim: int = 6) -> Any:
+    """A step of every kind, 6 to 6 dimensions, of small integers where that can be."""
+    steps = annx.transforms
+    return steps.Chain(
+        steps.Bilinear(integers(seed, query_dim, 6)),
+        steps.Linear(integers(seed + 1, 8, 6)),
+        steps.Mask(8, [7, 0, 1, 2, 3, 5]),
+        steps.Centre(integers(seed + 2, 1, 6)[0]),
+        steps.PCA(np.eye(6)[::-1], variances=[4, 1, 4, 0, 16, 1], whiten=True),
+        steps.Normalise(6),
+        steps.Rotation(6, seed=seed),
+    )
+
+
+def transform_case(query_dim: int, *, whole: bool = True) -> Case:
+    """A chain, or one step of it."""
+
+    def make(seed: int, size: int) -> Any:
+        del size
+        found = chain(seed, query_dim)
+        return found if whole else found.parts[0]
+
+    def ask(transform: Any) -> Answers:
+        answers: Answers = {"repr": repr(transform)}
+        if max(transform.query_dim, transform.input_dim) <= 1 << 12:
+            queries = integers(98, 3, transform.query_dim)
+            vectors = integers(99, 3, transform.input_dim)
+            try:
+                answers["queries"] = transform.transform_queries(queries).tolist()
+                answers["vectors"] = transform.transform(vectors).tolist()
+            except ValueError:  # damage makes infinities
+                answers["queries"] = "out of range"
+        return answers
+
+    return Case("transform", make, ask)
+
+
+def transformed_case(cls: Any, **options: Any) -> Case:
+    """An index behind a chain, with `size` rows."""
+    base = index_case("transformed", cls, 6)
+
+    def make(seed: int, size: int) -> Any:
+        index = annx.TransformedIndex(cls(6, **options), chain(seed))
+        index.add(integers(seed, size, 6))
+        return index
+
+    def ask(index: Any) -> Answers:
+        try:
+            return base.ask(index)
+        except ValueError:  # damage makes infinities
+            return {"dim": index.dim}
+
+    return Case("transformed", make, ask)
+
+
 CASES: dict[str, Case] = {
     "flat": index_case("flat", annx.FlatIndex, 6),
     "flat-cosine": index_case("flat", annx.FlatIndex, 5, "cosine", given_ids=True),
@@ -240,4 +295,8 @@ CASES: dict[str, Case] = {
     "pq-flat-cosine": pq_flat_case("cosine"),
     "pq": product_case(5, 3),
     "pq-cosine": product_case(4, 1, metric="cosine"),
+    "transform": transform_case(9),
+    "transform-one": transform_case(3, whole=False),
+    "transformed-flat": transformed_case(annx.FlatIndex),
+    "transformed-graph": transformed_case(annx.GraphIndex, degree=4),
 }

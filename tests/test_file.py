@@ -45,6 +45,8 @@ WHOLE = [
     "lsh-cosine",
     "pq",
     "pq-flat-cosine",
+    "transform",
+    "transformed-flat",
 ]
 each_kind = pytest.mark.parametrize("case", [CASES[name] for name in WHOLE], ids=WHOLE)
 posix_only = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and limits")
@@ -53,6 +55,11 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and li
 def saved_bytes(thing: Any, path: Path) -> bytes:
     thing.save(path)
     return path.read_bytes()
+
+
+def native_type(case: Case) -> Any:
+    """What reads the file by itself; nothing does if it holds more than one object."""
+    return getattr(type(case.make(1, SMALL)), "_native_type", None)
 
 
 # --- round trips ---------------------------------------------------------------------
@@ -186,13 +193,14 @@ class Damage:
 @each_kind
 def test_every_changed_byte_is_noticed(case: Case, tmp_path: Path) -> None:
     damage = Damage(tmp_path / "a", saved_bytes(case.make(1, SMALL), tmp_path / "a"))
-    native = type(case.make(1, SMALL))._native_type
+    native = native_type(case)
     for _ in damage.flips():
         for mmap in (False, True):
             with pytest.raises(annx.FormatError):
                 annx.load(damage.path, mmap=mmap)
-        with pytest.raises(annx.FormatError):
-            native.from_bytes(damage.path.read_bytes())
+        if native is not None:
+            with pytest.raises(annx.FormatError):
+                native.from_bytes(damage.path.read_bytes())
     annx.load(damage.path)
 
 
@@ -477,7 +485,9 @@ def test_native_class_refuses_another_kind(tmp_path: Path) -> None:
         thing.save(path)
         for other in CASES.values():
             if other.kind != case.kind:
-                native = type(other.make(1, SMALL))._native_type
+                native = native_type(other)
+                if native is None:
+                    continue
                 with pytest.raises(annx.FormatError, match=case.kind):
                     native.load(os.fsencode(path), False, True)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import subprocess
@@ -105,9 +106,21 @@ def test_public_name_is_documented(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in sorted(annx.__all__) if needs_twin(n)])
 def test_public_name_has_twin(name: str) -> None:
-    native = getattr(annx, name)
     assert name in annx.reference.__all__
-    twin = getattr(annx.reference, name)
+    assert_twin(name, getattr(annx, name), getattr(annx.reference, name))
+
+
+@pytest.mark.parametrize("name", sorted(annx.transforms.__all__))
+def test_transform_has_twin(name: str) -> None:
+    twins = importlib.import_module("annx.reference.transforms")
+    assert name in twins.__all__
+    native, twin = getattr(annx.transforms, name), getattr(twins, name)
+    assert_twin(name, native, twin)
+    if name != "Transform":  # not made directly
+        assert arguments(twin) == arguments(native)
+
+
+def assert_twin(name: str, native: object, twin: object) -> None:
     if not inspect.isclass(native):
         assert arguments(twin) == arguments(native)
         return

@@ -64,5 +64,6 @@ void bind_ivf(py::module_& m);
 void bind_flat(py::module_& m);
 void bind_knn(py::module_& m);
 void bind_trees(py::module_& m);
+void bind_transform(py::module_& m);
 
 }  // namespace annx::bindings

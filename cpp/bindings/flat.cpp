@@ -134,7 +134,7 @@ void bind_index(py::module_& m) {
       });
   bind_rows(flat);
   bind_single<SingleFlat>(flat);
-  bind_persistence(flat, "flat");
+  bind_index_persistence(flat, "flat");
 
   m.def("exact_search", &exact_search, py::arg("queries"), py::arg("vectors"),
         py::arg("dim"), py::arg("k"), py::arg("metric"), py::arg("dtype"),

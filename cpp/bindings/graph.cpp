@@ -204,7 +204,7 @@ void bind_graph(py::module_& m) {
         return result;
       });
   bind_single<SingleGraph>(graph);
-  bind_persistence(graph, "graph");
+  bind_index_persistence(graph, "graph");
 }
 
 }  // namespace annx::bindings

@@ -120,7 +120,7 @@ void bind_ivf(py::module_& m) {
   bind_rows(ivf);
   bind_add(ivf);
   bind_single<SingleIvf>(ivf);
-  bind_persistence(ivf, "ivf");
+  bind_index_persistence(ivf, "ivf");
 }
 
 }  // namespace annx::bindings

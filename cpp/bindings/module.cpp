@@ -63,6 +63,15 @@ void bind_storage(py::module_& m) {
       },
       py::arg("path"), "The kind of object that a file holds, from its header.");
   m.def(
+      "transformed_kind",
+      [](const std::string& path) {
+        const py::gil_scoped_release release;
+        const auto reader = storage::FileReader::open(path, true, false);
+        reader.expect_kind("transformed");
+        return reader.text("index");
+      },
+      py::arg("path"), "The kind of index behind the transform of a file.");
+  m.def(
       "file_checksum",
       [](const py::bytes& data) {
         const auto view = static_cast<std::string_view>(data);
@@ -141,6 +150,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   annx::bindings::bind_codec(m);
   annx::bindings::bind_kernels(m);
   annx::bindings::bind_storage(m);
+  annx::bindings::bind_transform(m);  // indexes are saved with these
   annx::bindings::bind_flat(m);
   annx::bindings::bind_knn(m);
   annx::bindings::bind_pq_flat(m);

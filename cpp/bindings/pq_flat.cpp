@@ -120,7 +120,7 @@ void bind_pq_flat(py::module_& m) {
                       {"ids", memory.ids}});
       });
   bind_held(pq);
-  bind_persistence(pq, "pq_flat");
+  bind_index_persistence(pq, "pq_flat");
 }
 
 }  // namespace annx::bindings

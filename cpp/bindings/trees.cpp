@@ -67,7 +67,7 @@ void bind_kd_forest(py::module_& m) {
   bind_rows(forest);
   bind_add(forest);
   bind_single<SingleTree>(forest);
-  bind_persistence(forest, "kd_forest");
+  bind_index_persistence(forest, "kd_forest");
 }
 
 // --- hash tables ---------------------------------------------------------------------
@@ -152,7 +152,7 @@ void bind_lsh(py::module_& m) {
   bind_rows(hashed);
   bind_add(hashed);
   bind_single<SingleHashed>(hashed);
-  bind_persistence(hashed, "lsh");
+  bind_index_persistence(hashed, "lsh");
 }
 
 }  // namespace

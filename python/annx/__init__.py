@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from annx import transforms
 from annx._core import __version__
 from annx.bands import connected_components, search_band
 from annx.errors import FormatError, NotCalibratedError, NotTrainedError
@@ -19,6 +20,7 @@ from annx.lsh import LSHIndex
 from annx.pq import ProductQuantizer
 from annx.pq_flat import PQFlatIndex
 from annx.results import KnnGraph, RadiusResult, SearchResult
+from annx.transformed import TransformedIndex
 
 __all__ = [
     "FlatIndex",
@@ -36,6 +38,7 @@ __all__ = [
     "ProductQuantizer",
     "RadiusResult",
     "SearchResult",
+    "TransformedIndex",
     "__version__",
     "connected_components",
     "exact_search",
@@ -43,4 +46,5 @@ __all__ = [
     "load",
     "pairwise_distances",
     "search_band",
+    "transforms",
 ]

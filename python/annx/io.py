@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from annx import _core
 from annx.errors import FormatError
 
-__all__ = ["Saved", "load", "register", "registered"]
+__all__ = ["Saved", "class_of", "encoded", "load", "register", "registered"]
 
 _KINDS: dict[str, type[Saved]] = {}
 
@@ -68,7 +68,11 @@ class Saved:
             was there before is untouched.
         """
         native: _Native = self._native
-        native.save(_encoded(path))
+        native.save(encoded(path))
+
+    @classmethod
+    def _load(cls: type[SavedT], path: bytes, mmap: bool, verify: bool) -> SavedT:
+        return cls._from_native(cls._native_type.load(path, mmap, verify))
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _restore, (type(self), self._native.to_bytes())
@@ -134,22 +138,25 @@ def load(
     """
     if verify not in ("full", "structure"):
         raise ValueError(f"verify is {verify!r}; it must be 'full' or 'structure'")
-    encoded = _encoded(path)
-    kind = _core.file_kind(encoded)
+    name = encoded(path)
+    cls = class_of(_core.file_kind(name), os.fspath(path))
+    return cls._load(name, bool(mmap), verify == "full")
+
+
+def class_of(kind: str, path: str) -> type[Saved]:
+    """Return the class that is registered for a kind; `path` is where it was read."""
     if kind not in _KINDS:
         known = ", ".join(registered())
         raise FormatError(
-            f"{os.fspath(path)}: header: holds a {kind!r}, which this annx does not "
+            f"{path}: header: holds a {kind!r}, which this annx does not "
             f"know (it knows {known})"
         )
-    cls = _KINDS[kind]
-    native = cls._native_type.load(encoded, bool(mmap), verify == "full")
-    return cls._from_native(native)
+    return _KINDS[kind]
 
 
-def _encoded(path: str | os.PathLike[str]) -> bytes:
+def encoded(path: str | os.PathLike[str]) -> bytes:
     """Return the path in the file system's encoding (UTF-8 on Windows)."""
-    encoded = os.fsencode(path)
-    if b"\0" in encoded:
+    name = os.fsencode(path)
+    if b"\0" in name:
         raise ValueError("path contains a null byte; it must not")
-    return encoded
+    return name

@@ -3,9 +3,9 @@
 // ones do.
 //
 //   cosine   [a x > 0], a normal; equal with probability 1 - angle / pi (Charikar,
-//   2002) l2       floor((a x + b) / width), a normal, b uniform (Datar, Immorlica,
-//   Indyk and
-//            Mirrokni, 2004)
+//            2002)
+//   l2       floor((a x + b) / width), a normal, b uniform (Datar, Immorlica, Indyk
+//            and Mirrokni, 2004)
 //   l1       the same, a Cauchy
 //   hamming  one bit of x; 1 - distance / dim (Indyk and Motwani, 1998)
 //   jaccard  the bit of x that comes first in a random order; 1 - distance (Broder,

@@ -21,6 +21,7 @@ class RandomRotation {
   void apply(float* x) const;
   // Takes apply() back, but for rounding.
   void apply_inverse(float* x) const;
+  std::size_t memory_bytes() const { return signs_.capacity() * sizeof(float); }
 
  private:
   std::size_t dim_;

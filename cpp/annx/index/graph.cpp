@@ -559,7 +559,6 @@ void GraphIndex::save_to(storage::FileWriter& file) const {
 }
 
 std::unique_ptr<GraphIndex> GraphIndex::load_from(const storage::FileReader& file) {
-  file.expect_kind("graph");
   GraphOptions options;
   options.build.degree = static_cast<std::size_t>(file.number("graph.degree", 4, 256));
   options.build.ef_construction =

@@ -71,7 +71,7 @@ std::size_t lists_for(std::size_t rows) {
 }
 
 void scale_to_one(float* x, std::size_t dim) {
-  const double square = search::square_of(x, dim);
+  const double square = square_of(x, dim);
   const double factor = square > 0 ? 1 / std::sqrt(square) : 0.0;
   for (std::size_t k = 0; k < dim; ++k) x[k] = static_cast<float>(x[k] * factor);
 }

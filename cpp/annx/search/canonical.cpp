@@ -3,13 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <type_traits>
 
 namespace annx::search {
 namespace {
-
-constexpr double kLeastSquare = std::numeric_limits<float>::min();
 
 kernels::Op op_of(Metric metric) {
   if (metric == Metric::kInnerProduct) return kernels::kOpDot;
@@ -48,22 +45,6 @@ void write_query(const RowSet& set, std::size_t row, std::byte* out) {
   } else {
     std::copy_n(set.row(row), row_bytes(set.dtype, set.dim), out);
   }
-}
-
-// In eight sums, which the compiler keeps in registers.
-double square_of(const float* x, std::size_t dim) {
-  double s[8] = {};
-  std::size_t i = 0;
-  for (; i + 8 <= dim; i += 8) {
-    for (std::size_t j = 0; j < 8; ++j) {
-      const double v = x[i + j];
-      s[j] += v * v;
-    }
-  }
-  for (; i < dim; ++i) s[0] += static_cast<double>(x[i]) * x[i];
-  const double square =
-      ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
-  return square < kLeastSquare ? 0.0 : square;
 }
 
 void row_norms(DType dtype, RowsView rows, std::size_t dim, float* out) {

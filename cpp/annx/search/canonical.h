@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "annx/base/matrix_view.h"
+#include "annx/base/square.h"
 #include "annx/base/types.h"
 #include "annx/kernels/dispatch.h"
 #include "annx/storage/id_map.h"
@@ -76,9 +77,6 @@ inline DType query_dtype(DType dtype) {
 
 // The row as a query: row_bytes(query_dtype(set.dtype), set.dim) bytes.
 void write_query(const RowSet& set, std::size_t row, std::byte* out);
-
-// |x|^2 in float64; 0 where it counts as a zero vector.
-double square_of(const float* x, std::size_t dim);
 
 // |row| of each row, in float64 rounded to float32; 0 for a zero vector.
 void row_norms(DType dtype, RowsView rows, std::size_t dim, float* out);

@@ -14,6 +14,7 @@ from annx.reference.links import LinkCodec, RandomRotation
 from annx.reference.lsh import LSHIndex
 from annx.reference.pq_flat import PQFlatIndex
 from annx.reference.random import Random
+from annx.reference.transforms import TransformedIndex
 
 __all__ = [
     "FlatIndex",
@@ -28,6 +29,7 @@ __all__ = [
     "ProductQuantizer",
     "Random",
     "RandomRotation",
+    "TransformedIndex",
     "connected_components",
     "exact_search",
     "knn_graph",
