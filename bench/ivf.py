@@ -2,7 +2,7 @@
 """Inverted files beside faiss, the RaBitQ library and ScaNN, on one thread.
 
 python -m bench.ivf [--sets NAME,...] [--queries 1000] [--repeats 3] [--peers NAME,...]
-                    [--grid codes|flat]
+                    [--grid codes|flat|sq8|sq4|bits4|bits8]
 python -m bench.ivf --scan
 python -m bench.ivf --stream 10000000
 
@@ -147,8 +147,44 @@ def seconds(call):
     return time.process_time() - start
 
 
+def short_grid(ours, peer, theirs):
+    """Codes in place of vectors: annx's, and a peer's of the same length."""
+    from bench.ann.faiss.module import IvfRows
+    from bench.ann.rabitqlib.module import Ivf
+
+    cls = {"faiss": IvfRows, "rabitqlib": Ivf}[peer]
+    return {
+        "annx": (
+            AnnxIvf,
+            [{"lists_per_sqrt_n": lists, **ours} for lists in (1, 2)],
+            [
+                {"n_probe": p, "rerank": r}
+                for p, r in itertools.product((2, 3, 6, *PROBES), (2, 4, 10))
+            ],
+        ),
+        peer: (
+            cls,
+            [{"lists_per_sqrt_n": lists, **theirs} for lists in (1, 2, 4)],
+            [{"n_probe": p} for p in (2, 3, 6, *PROBES)],
+        ),
+    }
+
+
 # Each library's adapter, builds and search settings.
-GRIDS = {"codes": codes_grid, "flat": flat_grid}
+GRIDS = {
+    "codes": codes_grid,
+    "flat": flat_grid,
+    "sq8": lambda: short_grid({"storage": "sq8"}, "faiss", {"rows": "SQ8"}),
+    "sq4": lambda: short_grid({"storage": "sq4"}, "faiss", {"rows": "SQ4"}),
+    **{
+        f"bits{bits}": lambda bits=bits: short_grid(
+            {"storage": "codes", "bits": bits},
+            "rabitqlib",
+            {"bits": bits, "space": "l2"},
+        )
+        for bits in (4, 8)
+    },
+}
 
 
 def run_set(name, n_queries, repeats, peers, grid, k=10):

@@ -278,6 +278,8 @@ CASES: dict[str, Case] = {
     "ivf-ip-int8": ivf_case("ip", "int8"),
     "ivf-float16": ivf_case(storage="float16"),
     "ivf-codes": ivf_case(storage="codes"),
+    "ivf-sq4": ivf_case("ip", storage="sq4", codec="pq4"),
+    "ivf-rabitq5": ivf_case(storage="codes", bits=5),
     "ivf-flat": ivf_case("cosine", codec="flat"),
     "ivf-flat-bits": ivf_case("jaccard", "bits", codec="flat"),
     "kd-forest": kd_forest_case(3),

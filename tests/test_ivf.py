@@ -135,19 +135,83 @@ def test_estimates_equal_reference_within_the_bound(metric, codec, dim):
     assert np.array_equal(np.sort(ids, axis=1), np.tile(stored, (8, 1)))
 
 
+LONGER = (
+    {"storage": "sq8"},
+    {"storage": "sq4", "codec": "pq4"},
+    *({"storage": "codes", "bits": bits} for bits in range(2, 9)),
+)
+
+
+@pytest.mark.parametrize("options", LONGER)
+@pytest.mark.parametrize(
+    ("metric", "dim"), [("l2", 3), ("l2", 37), ("ip", 20), ("cosine", 20)]
+)
+def test_longer_codes_equal_reference(metric, dim, options):
+    x, q = data(150, dim), data(6, dim, seed=1)
+    options = {"n_lists": 4, "n_iterations": 3, "n_probe": 4, **options}
+    native = annx.IVFIndex.build(x, metric, **options)
+    twin = reference.IVFIndex.build(x, metric, **options)
+    ids, ours = native.search(q, 150, rerank=150, epsilon=99)
+    stored, theirs, _ = twin.estimates(q, longer=True)
+    assert np.array_equal(np.sort(ids, axis=1), np.tile(stored, (6, 1)))
+    theirs = np.take_along_axis(theirs, ids, 1)
+    if metric != "ip":
+        theirs = np.maximum(theirs, 0)
+    # Rounding of queries to 16 bits and of sums to float32.
+    off = np.abs(ours - theirs) / np.abs(theirs).max()
+    close = off < 1e-4 * 2.0 ** -max(0, native.bits - 6)
+    # A code differs where two levels, or two widths of the grid, are nearly as good.
+    assert close.mean() > 0.97
+    assert off.max() < 0.1
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_longer_codes_leave_what_theory_says(bits):
+    x = np.random.default_rng(0).standard_normal((300, 96)).astype(np.float32)
+    index = annx.IVFIndex.build(x, n_lists=1, storage="codes", bits=bits)
+    residuals = x - index.centroids
+    # <r, f z^> = |r|^2, so that f z^ less r is what lies across: tan of the angle.
+    left = ((index.get(index.ids) - x) ** 2).sum(1) / (residuals**2).sum(1)
+    # An even grid's least distortion D for a normal distribution (Max, 1960).
+    least = (0.1188, 0.03744, 0.01154, 0.003495, 0.001040, 0.0003043, 0.00008769)
+    assert left.mean() < 1.02 * least[bits - 2] / (1 - least[bits - 2])
+    assert index.memory_usage()["rows"] >= 300 * (96 * bits // 8 + 8)
+    assert index.memory_usage()["rows"] < 300 * (96 * bits // 8 + 8) * 1.6
+
+
+@pytest.mark.parametrize(("storage", "most"), [("sq8", 1e-4), ("sq4", 0.014)])
+def test_scalar_codes_leave_little(storage, most):
+    index, x = built(n=3000, storage=storage)
+    apart = ((x[:, None] - index.centroids) ** 2).sum(-1).min(1)
+    left = ((index.get(index.ids) - x) ** 2).sum() / apart.sum()
+    assert left < most
+    q = data(60, seed=1)
+    truth = annx.exact_search(q, x, 10)
+    found = index.search(q, 10, n_probe=12, rerank=40, epsilon=4)
+    assert recall(found.ids, truth.ids) > (0.98 if storage == "sq8" else 0.8)
+    with pytest.raises(ValueError, match="rows"):
+        index.search_radius(q, 1.0)
+    with pytest.raises(ValueError, match="anew"):
+        index.train(x)
+
+
+@pytest.mark.parametrize("options", [{}, *({"bits": b} for b in (2, 3, 4, 6, 8))])
 @pytest.mark.parametrize("metric", METRICS)
-def test_rabitq_is_unbiased_within_its_bound(metric):
+def test_rabitq_is_unbiased_within_its_bound(metric, options):
+    longer = bool(options)
+    if longer and metric == "cosine":
+        return  # as l2, on directions
     dim, n, rotations = 48, 64, 60
     x, q = data(n, dim), data(1, dim, seed=1)
     exact = annx.pairwise_distances(q, x, metric=metric)[0].astype(np.float64)
     errors, deviations = [], []
     for seed in range(rotations):
-        options = {"n_lists": 1, "n_iterations": 1, "seed": seed}
-        index = annx.IVFIndex.build(x, metric, **options)
-        ids, found = index.search(q, n, rerank=0)
+        options = {**options, "n_lists": 1, "n_iterations": 1, "seed": seed}
+        index = annx.IVFIndex.build(x, metric, **options, storage="codes")
+        ids, found = index.search(q, n, rerank=n if longer else 0, epsilon=99)
         errors.append(found[0][np.argsort(ids[0])] - exact)
         twin = reference.IVFIndex.build(x, metric, **options)
-        deviations.append(twin.estimates(q)[2][0])
+        deviations.append(twin.estimates(q, longer=longer)[2][0])
     share = np.array(errors) / np.array(deviations)
     # The mean over rotations, in standard errors of that mean; tables add a little.
     mean = share.mean(axis=0) * np.sqrt(rotations)
@@ -344,10 +408,19 @@ def test_adding_in_parts_finds_the_same():
 
 
 @pytest.mark.parametrize(
-    ("codec", "storage"), [("rabitq", None), ("rabitq", "codes"), ("flat", None)]
+    "options",
+    [
+        {"storage": None},
+        {"storage": "codes"},
+        {"storage": None, "codec": "flat"},
+        {"storage": "sq8"},
+        {"storage": "codes", "bits": 7},
+    ],
 )
-def test_changes_and_reads_agree(codec, storage):
-    index, x = built(codec=codec, storage=storage)
+def test_changes_and_reads_agree(options):
+    storage = options["storage"]
+    index, x = built(**options)
+    decoded = index.get(np.arange(1500))
     index.remove(np.arange(0, 1500, 2))
     assert len(index) == 750
     assert index.list_sizes.sum() == 750
@@ -359,6 +432,10 @@ def test_changes_and_reads_agree(codec, storage):
     assert len(index) == index.list_sizes.sum() == 751
     assert index.search(x[0] + 9, 1, n_probe=12).ids.tolist() == [3]
     assert index.search(x[1] + 9, 1, n_probe=12).ids.tolist() == [5000]
+    assert np.array_equal(index.get([7, 1499]), decoded[[7, 1499]])
+    if storage == "sq8" or "bits" in options:
+        # Far from what the codes were made for, but coded.
+        assert np.abs(index.get([3]) - x[0]).max() > 4
     if storage is None:
         assert np.array_equal(index.get([3, 7]), [x[0] + 9, x[7]])
     assert index.add(x[:1]).tolist() == [5001]
@@ -374,10 +451,22 @@ def test_changes_and_reads_agree(codec, storage):
     assert index.add(x[:3]).tolist() == [5002, 5003, 5004]
 
 
-@given(own.seeds, st.sampled_from(("rabitq", "flat")), st.sampled_from(METRICS))
-def test_any_changes_leave_what_a_dictionary_has(seed, codec, metric):
+@given(
+    own.seeds,
+    st.sampled_from(
+        (
+            {"codec": "rabitq"},
+            {"codec": "flat"},
+            {"storage": "sq8"},
+            {"storage": "codes", "bits": 5},
+        )
+    ),
+    st.sampled_from(METRICS),
+)
+def test_any_changes_leave_what_a_dictionary_has(seed, options, metric):
     rng = np.random.default_rng(seed)
-    index = annx.IVFIndex(5, metric, codec=codec, n_lists=3).train(data(60, 5))
+    index = annx.IVFIndex(5, metric, n_lists=3, **options).train(data(60, 5))
+    whole = "storage" not in options
     known = {}
     for _ in range(12):
         rows = data(int(rng.integers(1, 40)), 5, seed=int(rng.integers(1 << 30)))
@@ -397,7 +486,14 @@ def test_any_changes_leave_what_a_dictionary_has(seed, codec, metric):
     assert index.list_sizes.sum() == len(known)
     if known:
         ids = np.array(list(known))
-        assert np.array_equal(index.get(ids), np.array(list(known.values())))
+        rows = np.array(list(known.values()))
+        if whole:
+            assert np.array_equal(index.get(ids), rows)
+        else:
+            # The same code wherever, and in whatever order, it came.
+            again = annx.IVFIndex(5, metric, n_lists=3, **options).train(data(60, 5))
+            again.add(rows, ids)
+            assert np.array_equal(index.get(ids), again.get(ids))
         found = index.search(data(4, 5), 400, n_probe=3, rerank=300, epsilon=99)
         assert (np.sort(found.ids, axis=1)[:, -len(known) :] == np.sort(ids)).all()
         again = pickle.loads(pickle.dumps(index)).search(
@@ -492,6 +588,13 @@ def test_awkward_data_are_searched():
             found = index.search(x[:5], 3, n_probe=2, rerank=20, epsilon=99)
             exact = annx.exact_search(x[:5], x, 3, metric=metric)
             assert np.array_equal(found.distances, exact.distances)
+        for metric, options in itertools.product(METRICS, LONGER):
+            options = {**options, "n_segments": 1} if "codec" in options else options
+            index = annx.IVFIndex.build(x, metric, n_lists=2, **options)
+            found = index.search(x[:5], 3, n_probe=2, rerank=20, epsilon=99)
+            assert (found.ids >= 0).all()
+            assert np.isfinite(found.distances).all()
+            assert np.isfinite(index.get(index.ids)).all()
 
 
 def test_many_dimensions_are_summed_in_portions():
@@ -523,6 +626,11 @@ def test_bad_input_is_a_clear_error():
         (lambda: annx.IVFIndex(20, "l2", "bits", codec="flat"), "metric"),
         (lambda: annx.IVFIndex(20, codec="flat", storage="codes"), "storage"),
         (lambda: annx.IVFIndex(20, codec="flat", n_segments=4), "n_segments"),
+        (lambda: annx.IVFIndex(20, codec="flat", storage="sq8"), "storage"),
+        (lambda: annx.IVFIndex(20, bits=4), "bits"),
+        (lambda: annx.IVFIndex(20, bits=0, storage="codes"), "bits"),
+        (lambda: annx.IVFIndex(20, bits=9, storage="codes"), "bits"),
+        (lambda: annx.IVFIndex(20, codec="pq4", bits=4, storage="codes"), "bits"),
         (lambda: annx.IVFIndex(20, storage="int8"), "storage"),
         (lambda: annx.IVFIndex(20, dtype="int8", storage="float16"), "storage"),
         (lambda: annx.IVFIndex(20, n_segments=4), "n_segments"),
@@ -574,19 +682,38 @@ def test_save_and_pickle_are_the_identity(tmp_path, metric, storage):
     assert len(pickle.loads(pickle.dumps(annx.IVFIndex(9)))) == 0
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"codec": "flat"}, {"storage": "sq4"}, {"storage": "codes", "bits": 3}],
+)
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
-def test_flat_lists_are_saved_and_mapped(tmp_path, metric):
-    index, x = built(metric, codec="flat")
+def test_what_is_kept_is_saved_and_mapped(tmp_path, metric, options):
+    index, x = built(metric, **options)
     index.remove([4, 900])
     index.save(tmp_path / "i.annx")
-    for mmap in (False, True):
-        other = annx.load(tmp_path / "i.annx", mmap=mmap)
+    others = [annx.load(tmp_path / "i.annx", mmap=m) for m in (False, True)]
+    for other in (*others, pickle.loads(pickle.dumps(index))):
+        assert (other.codec, other.storage) == (index.codec, index.storage)
+        assert other.bits == index.bits == options.get("bits", index.bits)
         found, known = other.search(x[:30], 6), index.search(x[:30], 6)
         assert np.array_equal(found.ids, known.ids)
         assert np.array_equal(found.distances, known.distances)
         assert np.array_equal(other.get(other.ids), index.get(index.ids))
-        # Slabs that are mapped are copied when they change.
+        # What is mapped is copied when it changes.
         assert other.add(x[[4]]).tolist() == [1500]
         other.remove([3])
         assert other.search(x[4], 1, n_probe=12).ids.tolist() == [1500]
     assert index.search(x[3], 1).ids.tolist() == [3]
+    # In any number of threads, and in parts.
+    parts = annx.IVFIndex(20, metric, n_lists=12, n_iterations=4, **options)
+    parts.train(x, threads=3)
+    for at in range(0, 1500, 400):
+        parts.add(x[at : at + 400], threads=3)
+    assert np.array_equal(parts.get(index.ids), index.get(index.ids))
+
+
+def test_whole_numbers_are_coded_longer():
+    x = np.clip(np.round(data(600, 12) * 8), -100, 100).astype(np.int8)
+    index = annx.IVFIndex.build(x, "l2", "int8", n_lists=4, storage="sq8")
+    assert np.abs(index.get(index.ids).astype(int) - x).max() <= 1
+    assert index.search(x[:20], 1, n_probe=4).ids[:, 0].tolist() == list(range(20))

@@ -25,6 +25,9 @@ IvfOptions options_of(const py::dict& given) {
   o.storage = parse_dtype(given["storage"].cast<std::string>());
   o.keep_rows = given["keep_rows"].cast<bool>();
   o.codec = static_cast<index::IvfCodec>(given["codec"].cast<std::uint8_t>());
+  o.grid_bits = given["grid_bits"].cast<std::size_t>();
+  o.grid = given["scalar"].cast<bool>() ? codec::GridCodec::Kind::kScalar
+                                        : codec::GridCodec::Kind::kRabitq;
   o.n_segments = given["n_segments"].cast<std::size_t>();
   o.n_lists = given["n_lists"].cast<std::size_t>();
   o.n_probe = given["n_probe"].cast<std::size_t>();
@@ -63,6 +66,8 @@ void bind_ivf(py::module_& m) {
                                                   ? std::string(name_of(o.storage))
                                                   : std::string("codes");
                                r["codec"] = static_cast<std::uint8_t>(o.codec);
+                               r["grid_bits"] = o.grid_bits;
+                               r["scalar"] = o.grid == codec::GridCodec::Kind::kScalar;
                                r["n_segments"] = o.n_segments;
                                r["n_probe"] = o.n_probe;
                                return r;

@@ -32,6 +32,9 @@ __all__ = ["IVFIndex"]
 
 # In the order of the native codec's numbers.
 _CODECS = ("rabitq", "pq4", "flat")
+_SCALAR_BITS = {"sq8": 8, "sq4": 4}
+# What is kept in place of vectors.
+_CODED = (*_SCALAR_BITS, "codes")
 
 
 @register("ivf")
@@ -47,11 +50,14 @@ class IVFIndex(ScannedIndex):
     dtype : {"float32", "float16", "bfloat16", "int8", "uint8", "bits"}
         What goes in. Queries are float32 over float vectors, and otherwise of the same
         type.
-    storage : {None, "float32", "float16", "bfloat16", "codes"}, default None
+    storage : {None, "float32", "float16", "bfloat16", "sq8", "sq4", "codes"}
         What is kept beside the codes, to rank the best candidates by. None: the vectors
         as they are. A 16-bit type (for float32 vectors): half the bytes, and `get` and
-        distances are of the rounded vectors. ``"codes"``: nothing, so distances are
-        estimates and `get` returns what the codes stand for; not for ``"flat"``.
+        distances are of the rounded vectors. ``"sq8"``, ``"sq4"``: 8 or 4 bits a
+        dimension, even steps between two ends for each dimension, of the difference of
+        a vector and its list's centroid; distances and `get` are of the vectors that
+        these stand for. ``"codes"``: nothing else, so distances are estimates and `get`
+        returns what the codes stand for. The last three are not for ``"flat"``.
     codec : {"rabitq", "pq4", "flat"}, default "rabitq"
         What lists are made of. ``"flat"``: of the vectors as `storage` says, so that
         everything in a list that is looked at is ranked exactly; for every metric and
@@ -59,6 +65,10 @@ class IVFIndex(ScannedIndex):
         centroid. ``"rabitq"``: a bit a dimension after a random rotation. ``"pq4"``: 4
         bits a segment, by trained codebooks; quicker for the same recall where it was
         measured at 50 and 128 dimensions, and slower at 384 and 784.
+    bits : int, default 1
+        Bits a dimension, 1 to 8, of ``codec="rabitq"`` with ``storage="codes"``. From 2
+        on a list is still scanned by one bit a dimension, which is kept apart, and the
+        best candidates are ranked by codes of so many bits, in place of vectors.
     n_lists : int or None
         None: twice the square root of the number of vectors that `train` gets, but no
         more than one for 39 of them.
@@ -77,8 +87,9 @@ class IVFIndex(ScannedIndex):
     -----
     Memory: ``dim / 8`` bytes a vector for ``"rabitq"``, ``n_segments / 2`` for
     ``"pq4"`` and none for ``"flat"``, 8 more a vector, the vectors themselves as
-    `storage` says, and 16 bytes a dimension and list. A list wastes less than 32 codes
-    (of ``"flat"``: vectors).
+    `storage` says (``"sq8"``: `dim` and 4 bytes, ``"sq4"``: half of `dim` and 4, codes
+    of 2 `bits` or more: ``dim * bits / 8`` and 8), and 16 bytes a dimension and list. A
+    list wastes less than 32 codes (of ``"flat"``: vectors).
 
     Lists are made by k-means under l2: of vectors of length 1 for ``"cosine"`` and
     ``"jaccard"``, of bits as numbers 0 and 1. They are visited in order of their
@@ -90,13 +101,16 @@ class IVFIndex(ScannedIndex):
     share of about ``exp(-epsilon**2 / 2)``, and below half a table's step for every 4
     dimensions from rounding. Candidates are the best ``k * rerank`` estimates; those
     whose estimate less the bound is nearer than the k-th best so far are measured with
-    the canonical distance.
+    the canonical distance, or by their longer codes. Codes of more `bits` have the same
+    bound with a t that halves with every bit, and no rounding to speak of.
 
     References
     ----------
     Jegou, Douze and Schmid, "Product quantization for nearest neighbor search", 2011.
     Andre, Kermarrec and Le Scouarnec, "Cache locality is not enough", 2015.
     Gao and Long, "RaBitQ", 2024.
+    Gao et al., "Practical and asymptotically optimal quantization of high-dimensional
+    vectors in Euclidean space for approximate nearest neighbor search", 2025.
 
     Examples
     --------
@@ -120,6 +134,7 @@ class IVFIndex(ScannedIndex):
         *,
         storage: str | None = None,
         codec: str = "rabitq",
+        bits: int = 1,
         n_lists: int | None = None,
         n_segments: int | None = None,
         n_iterations: int = 10,
@@ -145,8 +160,16 @@ class IVFIndex(ScannedIndex):
         if dtype == "float32":
             kept = ("float32", "float16", "bfloat16")
         if codec != "flat":
-            kept = (*kept, "codes")
+            kept = (*kept, *_CODED)
         check_choice(storage, name="storage", choices=kept)
+        grid_bits = _SCALAR_BITS.get(storage, 0)
+        if check_int(bits, name="bits", low=1, high=8) > 1:
+            if codec != "rabitq" or storage != "codes":
+                raise ValueError(
+                    f"bits is {bits}; more than 1 are of codec='rabitq' with "
+                    f"storage='codes', and these are {codec!r} and {storage!r}"
+                )
+            grid_bits = bits
         if n_segments is None:
             n_segments = (dim + 1) // 2
         elif codec != "pq4":
@@ -167,8 +190,10 @@ class IVFIndex(ScannedIndex):
                 "dim": dim,
                 "metric": metric,
                 "dtype": dtype,
-                "storage": dtype if storage == "codes" else storage,
-                "keep_rows": storage != "codes",
+                "storage": dtype if storage in _CODED else storage,
+                "keep_rows": storage not in _CODED,
+                "grid_bits": grid_bits,
+                "scalar": storage in _SCALAR_BITS,
                 "codec": _CODECS.index(codec),
                 "n_segments": check_int(n_segments, name="n_segments", low=1, high=dim),
                 "n_lists": lists,
@@ -243,9 +268,21 @@ class IVFIndex(ScannedIndex):
         return _CODECS[self._native.options["codec"]]
 
     @property
+    def bits(self) -> int:
+        """Bits a dimension of ``codec="rabitq"``; 0 for other codecs."""
+        if self.codec != "rabitq":
+            return 0
+        options = self._native.options
+        return 1 if options["scalar"] else max(1, int(options["grid_bits"]))
+
+    @property
     def storage(self) -> str:
         """What is kept beside the codes."""
-        return str(self._native.options["storage"])
+        options = self._native.options
+        for name, bits in _SCALAR_BITS.items():
+            if options["scalar"] and options["grid_bits"] == bits:
+                return name
+        return str(options["storage"])
 
     @property
     def list_sizes(self) -> NDArray[np.int64]:
@@ -285,7 +322,8 @@ class IVFIndex(ScannedIndex):
         Raises
         ------
         ValueError
-            Too few vectors; or the index holds codes alone, which cannot be coded anew.
+            Too few vectors; or the index holds codes in place of vectors, which cannot
+            be coded anew.
         """
         rows = as_rows(vectors, name="vectors", dim=self.dim, dtype=self.dtype)
         self._train(rows, threads, progress)
@@ -415,7 +453,7 @@ class IVFIndex(ScannedIndex):
         Raises
         ------
         ValueError
-            The index keeps codes alone (``storage="codes"``).
+            The index keeps codes in place of vectors.
         """
         return super().search_radius(
             queries, radius, filter=filter, threads=threads, progress=progress
@@ -427,6 +465,7 @@ class IVFIndex(ScannedIndex):
         return {
             **super().stats(),
             "codec": self.codec,
+            "bits": self.bits,
             "storage": self.storage,
             "n_lists": self.n_lists,
             "longest_list": int(sizes.max(initial=0)),

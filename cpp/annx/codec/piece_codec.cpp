@@ -230,7 +230,11 @@ void PieceCodec::decode(const std::byte* block, std::uint32_t lane, float* out) 
       out[k] = fit * levels_[k * kLinkLevels + c];
     }
   }
-  if (rotation_) rotation_->apply_inverse(out);
+  turn_back(out);
+}
+
+void PieceCodec::turn_back(float* x) const {
+  if (rotation_) rotation_->apply_inverse(x);
 }
 
 void PieceCodec::Query::set(const PieceCodec& codec, const float* vector) {

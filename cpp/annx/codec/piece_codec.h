@@ -76,6 +76,8 @@ class PieceCodec {
 
   // Coordinates of row - m, dim() of them.
   void project(const float* row, float* out) const;
+  // In place: coordinates of a difference of rows to that difference.
+  void turn_back(float* x) const;
 
   // Codes up to kPieceGroup projected rows of the list with this projected centroid,
   // and puts code i, its offset and its scale into lane lanes[i] of blocks[i].
@@ -95,6 +97,8 @@ class PieceCodec {
   class Query {
    public:
     void set(const PieceCodec& codec, const float* vector);
+    // Of the vector, as project() gives them.
+    const float* coordinates() const { return coordinates_.data(); }
     const kernels::ScanQuery& view() const { return view_; }
 
    private:

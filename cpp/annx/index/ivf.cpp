@@ -45,6 +45,15 @@ IvfOptions checked(const IvfOptions& options) {
            "'; codes know 'l2', 'ip' and 'cosine'");
   }
   if (flat && !options.keep_rows) refuse("storage is 'codes'; codec 'flat' has none");
+  if (options.grid_bits != 0) {
+    const bool turned = options.grid == codec::GridCodec::Kind::kRabitq;
+    if (options.grid_bits < 2 || options.grid_bits > 8 || options.keep_rows ||
+        (turned && options.codec != IvfCodec::kRabitq)) {
+      refuse("bits is " + of(options.grid_bits) +
+             "; codes of 2 to 8 bits are kept in place of vectors" +
+             (turned ? ", and rotated ones by codec 'rabitq' only" : ""));
+    }
+  }
   if (options.storage != options.dtype &&
       (options.dtype != DType::kFloat32 || !search::is_float(options.storage))) {
     refuse("storage is '" + std::string(name_of(options.storage)) + "'; rows of " +
@@ -171,16 +180,13 @@ void IvfIndex::train(RowsView rows, std::size_t threads, Monitor* monitor) {
                         .seed = options_.seed});
   coarse.train({sample.data(), count, dim, dim}, {}, threads, monitor);
   if (monitor != nullptr) monitor->poll(count, count);
-  std::optional<PieceCodec> codec;
-  if (!flat()) codec = train_codes(coarse, sample, mean, threads, monitor);
-  CodeLists fresh_lists(lists,
-                        codec ? codec->payload_bytes() : row_block().payload_bytes());
   auto fresh = std::make_unique<Trained>(
       Trained{.coarse = std::move(coarse),
-              .codec = std::move(codec),
-              .lists = std::move(fresh_lists),
-              .products = options_.metric == Metric::kInnerProduct,
-              .mean = std::move(mean)});
+              .mean = std::move(mean),
+              .products = options_.metric == Metric::kInnerProduct});
+  if (!flat()) train_codes(*fresh, sample, threads, monitor);
+  fresh->lists = CodeLists(lists, fresh->codec ? fresh->codec->payload_bytes()
+                                               : row_block().payload_bytes());
   fresh->pack();
 
   const auto lock = lock_.write();
@@ -201,17 +207,16 @@ void IvfIndex::train(RowsView rows, std::size_t threads, Monitor* monitor) {
     }
   }
   code(*fresh, {flat() ? moved.data() : rows_.data(), held, row_stride()},
-       options_.storage, nullptr, 0, held == 0 ? nullptr : &places, threads, monitor);
+       options_.storage, nullptr, 0, held == 0 ? nullptr : &places, nullptr, threads,
+       monitor);
   trained_ = std::move(fresh);
   places_ = std::move(places);
   version_.fetch_add(1, std::memory_order_release);
 }
 
 // Codes learn from what is left of an even part of the sample.
-PieceCodec IvfIndex::train_codes(const codec::KMeans& coarse,
-                                 const std::vector<float>& sample,
-                                 const std::vector<float>& mean, std::size_t threads,
-                                 Monitor* monitor) const {
+void IvfIndex::train_codes(Trained& to, const std::vector<float>& sample,
+                           std::size_t threads, Monitor* monitor) const {
   const std::size_t dim = options_.dim;
   const std::size_t count = sample.size() / dim;
   const std::size_t part = std::min(count, kCodeSample);
@@ -222,27 +227,40 @@ PieceCodec IvfIndex::train_codes(const codec::KMeans& coarse,
   }
   std::vector<std::int64_t> cells(part);
   std::vector<float> distances(part);
-  coarse.assign({residuals.data(), part, dim, dim}, cells.data(), distances.data(),
-                threads, monitor);
+  to.coarse.assign({residuals.data(), part, dim, dim}, cells.data(), distances.data(),
+                   threads, monitor);
   for (std::size_t i = 0; i < part; ++i) {
-    const float* centroid = coarse.centroids().row(static_cast<std::size_t>(cells[i]));
+    const float* centroid =
+        to.coarse.centroids().row(static_cast<std::size_t>(cells[i]));
     for (std::size_t k = 0; k < dim; ++k) residuals[i * dim + k] -= centroid[k];
   }
-  return {{residuals.data(), part, dim, dim},
-          mean,
-          {.kind = static_cast<PieceCodec::Kind>(options_.codec),
-           .segments = options_.n_segments,
-           .products = options_.metric == Metric::kInnerProduct,
-           .seed = options_.seed},
-          threads,
-          monitor};
+  const MatrixView<float> view{residuals.data(), part, dim, dim};
+  to.codec.emplace(
+      view, to.mean,
+      PieceCodec::Options{.kind = static_cast<PieceCodec::Kind>(options_.codec),
+                          .segments = options_.n_segments,
+                          .products = to.products,
+                          .seed = options_.seed},
+      threads, monitor);
+  if (options_.grid_bits != 0) to.grid.emplace(view, grid_options());
+}
+
+codec::GridCodec::Options IvfIndex::grid_options() const {
+  return {.kind = options_.grid,
+          .bits = options_.grid_bits,
+          .products = options_.metric == Metric::kInnerProduct};
+}
+
+std::size_t IvfIndex::slot_bytes() const {
+  if (options_.grid_bits != 0) return trained_ ? trained_->grid->row_bytes() : 0;
+  return rows_apart() ? row_stride() : 0;
 }
 
 // Puts rows into their lists under the slots given, or `first` and on; `places` gets
-// where. Undoes what it did if it throws.
+// where, and `grid_rows` the longer codes by slot. Undoes what it did if it throws.
 void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t* slots,
                     std::size_t first, std::vector<std::uint32_t>* places,
-                    std::size_t threads, Monitor* monitor) const {
+                    std::byte* grid_rows, std::size_t threads, Monitor* monitor) const {
   const std::size_t dim = options_.dim;
   const std::size_t lists = to.lists.lists();
   const bool direct = dtype == DType::kFloat32 && options_.metric != Metric::kCosine;
@@ -292,6 +310,9 @@ void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t
           std::vector<float> wide(dim), centre(dim),
               projected(codes ? kGroup * dim : 0);
           std::vector<std::byte> kept(codes ? 0 : row_stride());
+          codec::GridCodec::Work work;
+          const bool turned = options_.grid == codec::GridCodec::Kind::kRabitq;
+          std::vector<float> plain(grid_rows != nullptr && !turned ? 2 * dim : 0);
           const float* pointers[kGroup];
           float squares[kGroup];
           std::byte* blocks[kGroup];
@@ -324,6 +345,17 @@ void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t
                    squares + i);
                 pointers[i] = projected.data() + i * dim;
                 to.codec->project(wide.data(), projected.data() + i * dim);
+                if (grid_rows == nullptr) continue;
+                std::byte* out = grid_rows + slot * to.grid->row_bytes();
+                if (turned) {
+                  to.grid->encode(centre.data(), pointers[i], work, out);
+                  continue;
+                }
+                for (std::size_t k = 0; k < dim; ++k) {
+                  plain[k] = centroid[k] - to.mean[k];
+                  plain[dim + k] = wide[k] - to.mean[k];
+                }
+                to.grid->encode(plain.data(), plain.data() + dim, work, out);
               }
               if (!codes) continue;
               spreads[worker] = std::max(
@@ -345,8 +377,8 @@ void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t
 }
 
 void IvfIndex::resize_rows(std::size_t count) {
+  rows_.resize(count * slot_bytes());
   if (!rows_apart()) return;
-  rows_.resize(count * row_stride());
   if (options_.metric == Metric::kCosine) norms_.resize(count);
 }
 
@@ -407,7 +439,7 @@ void IvfIndex::add(RowsView rows, const std::int64_t* ids, std::int64_t* out,
     if (located) places_.resize(before + rows.rows, kNoPlace);
     ids_.append(rows.rows, ids);
     code(*trained_, rows, options_.dtype, nullptr, before, located ? &places_ : nullptr,
-         threads, monitor);
+         trained_->grid ? rows_.mutable_data() : nullptr, threads, monitor);
   } catch (...) {
     if (ids_.slots() > before) ids_.truncate(before);
     resize_rows(before);
@@ -491,9 +523,10 @@ void IvfIndex::upsert(RowsView rows, const std::int64_t* ids) {
   }
   try {
     places_.resize(before + rows.rows, kNoPlace);
-    resize_rows(after);
+    resize_rows(before + rows.rows);
     if (!fresh.empty()) ids_.append(fresh.size(), fresh.data());
-    code(*trained_, rows, options_.dtype, slots.data(), 0, &places_, 1, nullptr);
+    code(*trained_, rows, options_.dtype, slots.data(), 0, &places_,
+         trained_->grid ? rows_.mutable_data() : nullptr, 1, nullptr);
   } catch (...) {
     if (ids_.slots() > before) ids_.truncate(before);
     places_.resize(before);
@@ -505,8 +538,13 @@ void IvfIndex::upsert(RowsView rows, const std::int64_t* ids) {
     const std::uint32_t place = places_[after + i];
     trained_->lists.set_slot(place, replaced[i]);
     places_[replaced[i]] = place;
+    if (!trained_->grid) continue;
+    std::byte* codes = rows_.mutable_data();
+    std::memcpy(codes + replaced[i] * slot_bytes(), codes + (after + i) * slot_bytes(),
+                slot_bytes());
   }
   places_.resize(after);
+  resize_rows(after);
   for (std::size_t i = 0; i < rows.rows; ++i) {
     keep(slots[i] < after ? slots[i] : replaced[slots[i] - after], rows.row(i));
   }
@@ -528,8 +566,8 @@ void IvfIndex::remove(std::span<const std::int64_t> ids) {
     unlink(places_[slot]);
     places_[slot] = kNoPlace;
   }
-  const std::size_t stride = row_stride();
-  std::byte* rows = rows_apart() ? rows_.mutable_data() : nullptr;
+  const std::size_t stride = slot_bytes();
+  std::byte* rows = stride != 0 ? rows_.mutable_data() : nullptr;
   float* norms = norms_.empty() ? nullptr : norms_.mutable_data();
   ids_.remove_dense(ids, [&](std::size_t last, std::size_t slot) {
     if (rows != nullptr) {
@@ -581,8 +619,15 @@ void IvfIndex::get(std::span<const std::int64_t> ids, std::byte* out) const {
       continue;
     }
     const std::uint32_t place = places_[slot];
-    trained_->codec->decode(trained_->lists.block(place / kBlock), place % kBlock,
-                            wide.data());
+    if (trained_->grid) {
+      trained_->grid->decode(rows_.data() + slot * slot_bytes(), wide.data());
+      if (options_.grid == codec::GridCodec::Kind::kRabitq) {
+        trained_->codec->turn_back(wide.data());
+      }
+    } else {
+      trained_->codec->decode(trained_->lists.block(place / kBlock), place % kBlock,
+                              wide.data());
+    }
     const float* centroid =
         trained_->coarse.centroids().row(trained_->lists.list_of(place));
     for (std::size_t k = 0; k < dim; ++k) wide[k] += centroid[k];
@@ -628,6 +673,7 @@ IvfIndex::Memory IvfIndex::memory() const {
     } else {
       memory.codes = lists + trained_->codec->memory_bytes();
     }
+    if (trained_->grid) memory.codes += trained_->grid->memory_bytes();
     // The centroids, and the same three times again packed to assign and to search.
     memory.centroids =
         4 * trained_->coarse.centroids().rows * options_.dim * sizeof(float);
@@ -647,6 +693,10 @@ void IvfIndex::save_to(storage::FileWriter& writer) const {
   writer.text("ivf.storage", name_of(options_.storage));
   writer.number("ivf.keep_rows", options_.keep_rows ? 1 : 0);
   writer.number("ivf.codec", static_cast<std::uint64_t>(options_.codec));
+  if (options_.grid_bits != 0) {
+    writer.number("ivf.grid_bits", options_.grid_bits);
+    writer.number("ivf.grid", static_cast<std::uint64_t>(options_.grid));
+  }
   writer.number("ivf.n_segments", options_.n_segments);
   writer.number("ivf.n_lists", options_.n_lists);
   writer.number("ivf.n_probe", options_.n_probe);
@@ -663,10 +713,11 @@ void IvfIndex::save_to(storage::FileWriter& writer) const {
   } else {
     writer.add("ivf.mean", std::as_bytes(std::span(trained_->mean)));
   }
+  if (trained_->grid) trained_->grid->save_to(writer);
   trained_->lists.save_to(writer);
-  if (!rows_apart()) return;
-  writer.add("ivf.rows", rows_.bytes());
-  if (options_.metric == Metric::kCosine) writer.add("ivf.norms", norms_.bytes());
+  if (slot_bytes() != 0) writer.add("ivf.rows", rows_.bytes());
+  if (rows_apart() && options_.metric == Metric::kCosine)
+    writer.add("ivf.norms", norms_.bytes());
 }
 
 std::unique_ptr<IvfIndex> IvfIndex::load_from(const storage::FileReader& reader) {
@@ -679,6 +730,10 @@ std::unique_ptr<IvfIndex> IvfIndex::load_from(const storage::FileReader& reader)
   options.storage = parse_dtype(reader.text("ivf.storage"));
   options.keep_rows = reader.number("ivf.keep_rows", 0, 1) == 1;
   options.codec = static_cast<IvfCodec>(reader.number("ivf.codec", 0, 2));
+  if (reader.has("ivf.grid_bits")) {
+    options.grid_bits = static_cast<std::size_t>(reader.number("ivf.grid_bits", 2, 8));
+    options.grid = static_cast<codec::GridCodec::Kind>(reader.number("ivf.grid", 0, 1));
+  }
   options.n_segments =
       static_cast<std::size_t>(reader.number("ivf.n_segments", 0, options.dim));
   options.n_lists =
@@ -693,41 +748,44 @@ std::unique_ptr<IvfIndex> IvfIndex::load_from(const storage::FileReader& reader)
   auto index = std::make_unique<IvfIndex>(options);
   const auto count = static_cast<std::size_t>(
       reader.number("ivf.count", 0, storage::IdMap::kMaxSlots));
-  const bool trained = reader.number("ivf.trained", 0, 1) == 1;
-  reader.require(trained || count == 0, "meta", "vectors without centroids");
+  const bool has_lists = reader.number("ivf.trained", 0, 1) == 1;
+  reader.require(has_lists || count == 0, "meta", "vectors without centroids");
   index->ids_ = storage::IdMap::load_from(reader, count);
-  if (!trained) return index;
+  if (!has_lists) return index;
   auto coarse = codec::KMeans::load_from(reader);
   reader.require(coarse.trained() && coarse.dim() == options.dim, "centroids",
                  "are not of the index's dimension");
-  std::optional<PieceCodec> codec;
-  std::vector<float> mean;
-  const bool products = options.metric == Metric::kInnerProduct;
+  auto trained = std::make_unique<Trained>(
+      Trained{.coarse = std::move(coarse),
+              .mean = {},
+              .products = options.metric == Metric::kInnerProduct});
+  std::size_t payload = index->row_block().payload_bytes();
   if (index->flat()) {
-    mean = reader.finite("ivf.mean", options.dim);
+    trained->mean = reader.finite("ivf.mean", options.dim);
   } else {
-    codec = PieceCodec::load_from(reader, options.dim);
+    const PieceCodec& codec =
+        trained->codec.emplace(PieceCodec::load_from(reader, options.dim));
     reader.require(
-        codec->options().kind == static_cast<PieceCodec::Kind>(options.codec) &&
-            codec->options().products == products &&
+        codec.options().kind == static_cast<PieceCodec::Kind>(options.codec) &&
+            codec.options().products == trained->products &&
             (options.codec == IvfCodec::kRabitq ||
-             codec->options().segments == options.n_segments),
+             codec.options().segments == options.n_segments),
         "meta", "codes do not fit the options");
-    mean.assign(codec->mean().begin(), codec->mean().end());
+    trained->mean.assign(codec.mean().begin(), codec.mean().end());
+    payload = codec.payload_bytes();
   }
-  auto lists = CodeLists::load_from(
-      reader, coarse.centroids().rows,
-      codec ? codec->payload_bytes() : index->row_block().payload_bytes(), count);
-  index->trained_ = std::make_unique<Trained>(Trained{.coarse = std::move(coarse),
-                                                      .codec = std::move(codec),
-                                                      .lists = std::move(lists),
-                                                      .products = products,
-                                                      .mean = std::move(mean)});
+  if (options.grid_bits != 0) {
+    trained->grid =
+        codec::GridCodec::load_from(reader, options.dim, index->grid_options());
+  }
+  trained->lists =
+      CodeLists::load_from(reader, trained->coarse.centroids().rows, payload, count);
+  index->trained_ = std::move(trained);
   index->trained_->pack();
-  if (!index->rows_apart()) return index;
+  if (index->slot_bytes() == 0) return index;
   // dim is below 2^24 and count below 2^32: no product overflows.
-  index->rows_ = reader.array<std::byte>("ivf.rows", count * index->row_stride());
-  if (options.metric == Metric::kCosine) {
+  index->rows_ = reader.array<std::byte>("ivf.rows", count * index->slot_bytes());
+  if (index->rows_apart() && options.metric == Metric::kCosine) {
     index->norms_ = reader.array<float>("ivf.norms", count);
   }
   return index;

@@ -4,8 +4,8 @@
 // Schmid, 2011). With IvfCodec::kFlat a list holds the rows themselves (row_block.h),
 // so that what is looked at is ranked exactly. Otherwise it is scanned by its codes
 // (codec/piece_codec.h), 32 at a time; the best k * rerank estimates are candidates,
-// and those that the error bound of the estimates cannot exclude are measured by the
-// canonical distance of their rows.
+// and // those that the error bound of the estimates cannot exclude are measured by the
+// canonical distance of their rows, or by longer codes of them (codec/grid_codec.h).
 //
 // Lists are made by l2: of rows of length 1 for "cosine" and "jaccard", of bits as
 // numbers 0 and 1. "ip" visits lists in order of <q, c>, all others in order of
@@ -30,11 +30,13 @@
 #include "annx/base/matrix_view.h"
 #include "annx/base/parallel.h"
 #include "annx/base/rw_lock.h"
+#include "annx/codec/grid_codec.h"
 #include "annx/codec/kmeans.h"
 #include "annx/codec/piece_codec.h"
 #include "annx/index/row_block.h"
 #include "annx/index/scratch_pool.h"
 #include "annx/search/exact.h"
+#include "annx/search/topk.h"
 #include "annx/storage/array.h"
 #include "annx/storage/code_lists.h"
 #include "annx/storage/file.h"
@@ -50,10 +52,12 @@ struct IvfOptions {
   std::size_t dim = 0;
   Metric metric = Metric::kL2;
   DType dtype = DType::kFloat32;
-  // What rows are kept as; nothing is kept but codes unless keep_rows, which kFlat
-  // needs.
+  // What rows are kept as. kFlat needs them. Unless keep_rows nothing is kept but codes
+  // and, with grid_bits, longer codes to rank by (codec/grid_codec.h).
   DType storage = DType::kFloat32;
   bool keep_rows = true;
+  std::size_t grid_bits = 0;  // 0, or 2 to 8
+  codec::GridCodec::Kind grid = codec::GridCodec::Kind::kScalar;
   IvfCodec codec = IvfCodec::kRabitq;
   std::size_t n_segments = 0;  // of kProduct
   std::size_t n_lists = 0;     // 0: chosen when trained
@@ -143,17 +147,18 @@ class IvfIndex {
   search::RowSet row_set() const;
   const std::byte* row_of(std::uint32_t slot) const;
   std::size_t row_stride() const { return row_bytes(options_.storage, options_.dim); }
+  // What rows_ has of each slot.
+  std::size_t slot_bytes() const;
+  codec::GridCodec::Options grid_options() const;
   void widen(const std::byte* row, DType dtype, float* out) const;
   void keep(std::uint32_t slot, const std::byte* row);
   void stored(const std::byte* row, DType dtype, std::byte* out) const;
   void resize_rows(std::size_t count);
-  codec::PieceCodec train_codes(const codec::KMeans& coarse,
-                                const std::vector<float>& sample,
-                                const std::vector<float>& mean, std::size_t threads,
-                                Monitor* monitor) const;
+  void train_codes(Trained& to, const std::vector<float>& sample, std::size_t threads,
+                   Monitor* monitor) const;
   void code(Trained& to, RowsView rows, DType dtype, const std::uint32_t* slots,
-            std::size_t first, std::vector<std::uint32_t>* places, std::size_t threads,
-            Monitor* monitor) const;
+            std::size_t first, std::vector<std::uint32_t>* places, std::byte* grid_rows,
+            std::size_t threads, Monitor* monitor) const;
   void locate() const;
   void unlink(std::uint32_t place);
   void require_trained() const;
@@ -186,17 +191,25 @@ class IvfIndex {
   search::Ragged rows_within(RowsView queries, double radius,
                              const storage::SlotSet* filter, std::size_t threads,
                              Monitor* monitor) const;
+  void write_estimates(search::TopK<float>& near, std::int64_t* ids,
+                       float* distances) const;
+  template <class Take, class Worst>
+  void look_again(Scratch& scratch, const float* vector, const Search& how,
+                  const Take& take, const Worst& worst) const;
   template <class Key>
   void measure(Scratch& scratch, const std::byte* query, const float* vector,
                const Search& how, std::int64_t* ids, float* distances) const;
+  void measure_codes(Scratch& scratch, const float* vector, const Search& how,
+                     std::int64_t* ids, float* distances) const;
 
   // What training learns, and the lists that depend on it.
   struct Trained {
     codec::KMeans coarse;
-    std::optional<codec::PieceCodec> codec;  // none for kFlat
-    storage::CodeLists lists;
-    bool products;
     std::vector<float> mean;  // of the rows; zeros for products
+    bool products;
+    std::optional<codec::PieceCodec> codec = {};  // none for kFlat
+    std::optional<codec::GridCodec> grid = {};
+    storage::CodeLists lists = {};
     // The centroids as ScoreTile reads them, so that keys of lists are
     // |q'|^2 + (|c'|^2 - 2 <q', c'>), about the mean (ip: -<q, c>).
     std::vector<float> packed = {};
@@ -207,8 +220,8 @@ class IvfIndex {
 
   IvfOptions options_;
   std::unique_ptr<Trained> trained_;
-  storage::Array<std::byte> rows_;
-  storage::Array<float> norms_;  // cosine with rows only
+  storage::Array<std::byte> rows_;  // or their longer codes
+  storage::Array<float> norms_;     // cosine with rows only
   storage::IdMap ids_;
   // [slot] place; made when first needed, empty until then, under the mutex where
   // readers need it.

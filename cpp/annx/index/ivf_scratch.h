@@ -14,6 +14,9 @@ namespace annx::index {
 // Memory that a search works in, kept from call to call.
 struct IvfIndex::Scratch {
   codec::PieceCodec::Query query;
+  codec::GridCodec::Query grid;
+  std::vector<float> bases;  // of slots, for grid
+  std::vector<float> plain;
   // Of up to kScorePoints queries.
   std::vector<float> vectors;
   std::vector<float> centred;
@@ -25,6 +28,7 @@ struct IvfIndex::Scratch {
   std::vector<float> keys;
   std::vector<std::uint32_t> places;
   std::vector<std::uint32_t> origins;
+  std::vector<std::uint32_t> chosen;  // numbers of candidates
   std::vector<std::uint32_t> slots;
   std::vector<std::uint32_t> later;
   // Slots whose inner product was taken, and the distance that follows from it.

@@ -77,7 +77,7 @@ void IvfIndex::search(RowsView queries, const Search& how,
   if (count == 0 || (filter != nullptr && filter->count() == 0)) return;
   Search plan = how;
   plan.k = std::min(how.k, count);
-  if (!options_.keep_rows) plan.rerank = 0;
+  if (!options_.keep_rows && options_.grid_bits == 0) plan.rerank = 0;
   if (filter != nullptr && options_.keep_rows &&
       static_cast<double>(filter->count()) <=
           static_cast<double>(kFewAllowed) +
@@ -237,13 +237,11 @@ void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float*
       const std::uint32_t slot = lists.slot(scratch.places[i]);
       if (slot < count) near.push(scratch.keys[i], ids_.id_of(slot));
     }
-    const bool products = options_.metric == Metric::kInnerProduct;
-    const float unit = options_.metric == Metric::kCosine ? 0.5f : 1.0f;
-    const auto& best = near.sort();
-    for (std::size_t i = 0; i < best.size(); ++i) {
-      ids[i] = best[i].id;
-      distances[i] = products ? best[i].key : std::max(0.0f, best[i].key * unit);
-    }
+    write_estimates(near, ids, distances);
+    return;
+  }
+  if (trained_->grid) {
+    measure_codes(scratch, vector, how, ids, distances);
     return;
   }
   if (search::has_integer_key(options_.metric, options_.storage)) {
@@ -253,14 +251,113 @@ void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float*
   }
 }
 
-// Ranks the candidates by the rows: first those that look best, then those that the
-// error bound lets come before the k-th of them.
-template <class Key>
-void IvfIndex::measure(Scratch& scratch, const std::byte* query, const float* vector,
-                       const Search& how, std::int64_t* ids, float* distances) const {
+// Distances from keys as estimates have them.
+void IvfIndex::write_estimates(search::TopK<float>& near, std::int64_t* ids,
+                               float* distances) const {
+  const bool products = options_.metric == Metric::kInnerProduct;
+  const float unit = options_.metric == Metric::kCosine ? 0.5f : 1.0f;
+  const auto& best = near.sort();
+  for (std::size_t i = 0; i < best.size(); ++i) {
+    ids[i] = best[i].id;
+    distances[i] = products ? best[i].key : std::max(0.0f, best[i].key * unit);
+  }
+}
+
+// Has the candidates taken (scratch.slots, which are numbers scratch.chosen): first
+// those that look best, then those that the error bound lets come before the k-th of
+// them, worst() in the estimates' terms.
+template <class Take, class Worst>
+void IvfIndex::look_again(Scratch& scratch, const float* vector, const Search& how,
+                          const Take& take, const Worst& worst) const {
   constexpr std::uint32_t kBlock = CodeLists::kBlock;
   const CodeLists& lists = trained_->lists;
   const std::size_t count = ids_.slots();
+  const std::size_t first = std::min(scratch.size, 2 * how.k + 6);
+  float limit = kInfinity;
+  if (first < scratch.size) {
+    limit = search::least_limit(scratch.keys.data(), scratch.size, first, first / 8);
+  }
+  const auto choose = [&](std::uint32_t i, std::uint32_t slot) {
+    scratch.chosen.push_back(i);
+    scratch.slots.push_back(slot);
+  };
+  scratch.chosen.clear();
+  scratch.slots.clear();
+  scratch.later.clear();
+  for (std::size_t i = 0; i < scratch.size; ++i) {
+    const std::uint32_t slot = lists.slot(scratch.places[i]);
+    if (slot >= count) continue;  // a damaged file
+    if (scratch.keys[i] <= limit) {
+      choose(static_cast<std::uint32_t>(i), slot);
+    } else {
+      scratch.later.push_back(static_cast<std::uint32_t>(i));
+    }
+  }
+  take();
+  if (scratch.later.empty()) return;
+  scratch.chosen.clear();
+  scratch.slots.clear();
+  const float last = worst();
+  float length = 0;
+  if (options_.metric == Metric::kInnerProduct) {
+    kernels::active().float_squares[0](reinterpret_cast<const std::byte*>(vector), 0, 1,
+                                       options_.dim, &length);
+    length = std::sqrt(length);
+  }
+  const float step = scratch.query.view().step;
+  const auto epsilon = static_cast<float>(how.epsilon);
+  for (const std::uint32_t i : scratch.later) {
+    const std::uint32_t place = scratch.places[i];
+    const float reach =
+        options_.metric == Metric::kInnerProduct
+            ? length
+            : std::sqrt(std::max(0.0f, scratch.probe_keys[scratch.origins[i]]));
+    const float scale =
+        trained_->codec->scale(lists.block(place / kBlock), place % kBlock);
+    const float error = epsilon * trained_->codec->error(scale, reach, step);
+    if (scratch.keys[i] - error > last) continue;
+    choose(i, lists.slot(place));
+  }
+  take();
+}
+
+// Ranks the candidates by their longer codes.
+void IvfIndex::measure_codes(Scratch& scratch, const float* vector, const Search& how,
+                             std::int64_t* ids, float* distances) const {
+  if (options_.grid == codec::GridCodec::Kind::kRabitq) {
+    scratch.grid.set(*trained_->grid, scratch.query.coordinates());
+  } else {
+    scratch.plain.resize(options_.dim);
+    for (std::size_t k = 0; k < options_.dim; ++k) {
+      scratch.plain[k] = vector[k] - trained_->mean[k];
+    }
+    scratch.grid.set(*trained_->grid, scratch.plain.data());
+  }
+  search::TopK<float> near(how.k);
+  const auto take = [&] {
+    const std::size_t count = scratch.slots.size();
+    scratch.bases.resize(count);
+    scratch.screened.resize(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      scratch.bases[i] = scratch.probe_keys[scratch.origins[scratch.chosen[i]]];
+    }
+    scratch.grid.keys(rows_.data(), scratch.slots.data(), scratch.bases.data(), count,
+                      scratch.screened.data());
+    for (std::size_t i = 0; i < count; ++i) {
+      // A damaged file may hold what is no number.
+      if (std::isnan(scratch.screened[i])) continue;
+      near.push(scratch.screened[i], ids_.id_of(scratch.slots[i]));
+    }
+  };
+  look_again(scratch, vector, how, take,
+             [&] { return near.full() ? near.limit() : kInfinity; });
+  write_estimates(near, ids, distances);
+}
+
+// Ranks the candidates by the rows.
+template <class Key>
+void IvfIndex::measure(Scratch& scratch, const std::byte* query, const float* vector,
+                       const Search& how, std::int64_t* ids, float* distances) const {
   const std::size_t stride = row_stride();
   const search::Canonical<Key> canonical(row_set(), query);
   // Cosine over floats: inner products first, and the canonical distance for those that
@@ -270,8 +367,9 @@ void IvfIndex::measure(Scratch& scratch, const std::byte* query, const float* ve
   search::TopK<Key> near(how.k);
   scratch.measured.clear();
   scratch.screened.clear();
-  const auto take = [&](const std::vector<std::uint32_t>& slots) {
+  const auto take = [&] {
     constexpr std::size_t kPart = search::Canonical<Key>::kBlock;
+    const std::vector<std::uint32_t>& slots = scratch.slots;
     const auto dots = kernels::active().float_gather[kernels::kOpDot];
     Key keys[kPart];
     float products[kPart];
@@ -296,51 +394,10 @@ void IvfIndex::measure(Scratch& scratch, const std::byte* query, const float* ve
       }
     }
   };
-  const std::size_t first = std::min(scratch.size, 2 * how.k + 6);
-  float limit = kInfinity;
-  if (first < scratch.size) {
-    limit = search::least_limit(scratch.keys.data(), scratch.size, first, first / 8);
-  }
-  scratch.slots.clear();
-  scratch.later.clear();
-  for (std::size_t i = 0; i < scratch.size; ++i) {
-    const std::uint32_t slot = lists.slot(scratch.places[i]);
-    if (slot >= count) continue;  // a damaged file
-    if (scratch.keys[i] <= limit) {
-      scratch.slots.push_back(slot);
-    } else {
-      scratch.later.push_back(static_cast<std::uint32_t>(i));
-    }
-  }
-  take(scratch.slots);
-  if (!scratch.later.empty()) {
-    scratch.slots.clear();
-    // In the estimates' terms.
-    const float worst = near.full()
-                            ? static_cast<float>(near.limit()) * (cosine ? 2.0f : 1.0f)
-                            : kInfinity;
-    float length = 0;
-    if (options_.metric == Metric::kInnerProduct) {
-      kernels::active().float_squares[0](reinterpret_cast<const std::byte*>(vector), 0,
-                                         1, options_.dim, &length);
-      length = std::sqrt(length);
-    }
-    const float step = scratch.query.view().step;
-    const auto epsilon = static_cast<float>(how.epsilon);
-    for (const std::uint32_t i : scratch.later) {
-      const std::uint32_t place = scratch.places[i];
-      const float reach =
-          options_.metric == Metric::kInnerProduct
-              ? length
-              : std::sqrt(std::max(0.0f, scratch.probe_keys[scratch.origins[i]]));
-      const float scale =
-          trained_->codec->scale(lists.block(place / kBlock), place % kBlock);
-      const float error = epsilon * trained_->codec->error(scale, reach, step);
-      if (scratch.keys[i] - error > worst) continue;
-      scratch.slots.push_back(lists.slot(place));
-    }
-    take(scratch.slots);
-  }
+  look_again(scratch, vector, how, take, [&] {
+    return near.full() ? static_cast<float>(near.limit()) * (cosine ? 2.0f : 1.0f)
+                       : kInfinity;
+  });
   if (screened) {
     // Twice the rounding of a product of unit vectors, of the norm and of the query.
     const float error = 2 * (static_cast<float>(options_.dim) / 32 + 16) * 0x1.0p-24f;
@@ -370,8 +427,7 @@ search::Ragged IvfIndex::search_radius(RowsView queries, double radius,
   if (filter != nullptr) filter->require(version());
   if (!options_.keep_rows) {
     throw InvalidArgument(
-        "the index holds codes without rows (storage='codes'); search_radius needs "
-        "rows");
+        "the index keeps codes in place of rows; search_radius needs rows");
   }
   if (flat()) return flat_within(queries, radius, filter, threads, monitor);
   const search::FilteredRows rows(row_set(), filter);
