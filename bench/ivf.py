@@ -4,6 +4,7 @@
 python -m bench.ivf [--sets NAME,...] [--queries 1000] [--repeats 3] [--peers NAME,...]
                     [--grid codes|flat|sq8|sq4|bits4|bits8]
 python -m bench.ivf --scan
+python -m bench.ivf --estimates
 python -m bench.ivf --stream 10000000
 
 All indexes of a set are in one process, and every setting is measured in turns, in
@@ -323,6 +324,37 @@ def run_scan(repeats, n=100_000):
         print(json.dumps({"codes": kind, "million a second": rates}), flush=True)
 
 
+def run_estimates(names, n=20_000, lists=64, k=100):
+    """Errors of estimated distances beside the RaBitQ library's of as many bits."""
+    import rabitqlib
+
+    for name in names:
+        dataset = data.load(name).take(50)
+        base, queries = dataset.base[:n], dataset.queries
+        exact = annx.pairwise_distances(queries, base)
+
+        def error(ids, found, exact=exact):
+            truth = np.take_along_axis(exact, np.asarray(ids, np.int64), 1)
+            return float(np.sqrt(np.square(np.asarray(found) / truth - 1).mean()))
+
+        clustering = rabitqlib.RaBitQKMeans(base.shape[1], lists, num_threads=1)
+        clustering.train(base)
+        for bits in range(1, 9):
+            theirs = rabitqlib.IvfIndex(
+                dim=base.shape[1],
+                max_elements=n,
+                num_clusters=lists,
+                nbits=bits,
+                metric="l2",
+            )
+            theirs.build(base, clustering.centroids, clustering.assignments)
+            ours = annx.IVFIndex.build(base, n_lists=lists, storage="codes", bits=bits)
+            own = error(*ours.search(queries, k, n_probe=lists, epsilon=9))
+            other = error(*theirs.search(queries, k, lists)[:2])
+            line = {"set": name, "bits": bits, "annx": own, "rabitqlib": other}
+            print(json.dumps({**line, "ratio": round(own / other, 3)}), flush=True)
+
+
 def run_stream(n, dim=96, portion=100_000):
     """Codes of n generated rows, streamed in: peak memory, search, a mapped file."""
     import resource
@@ -380,10 +412,14 @@ def main():
     parser.add_argument("--peers", default="")
     parser.add_argument("--grid", choices=GRIDS, default="codes")
     parser.add_argument("--scan", action="store_true")
+    parser.add_argument("--estimates", action="store_true")
     parser.add_argument("--stream", type=int, default=0)
     args = parser.parse_args()
     if args.scan:
         run_scan(args.repeats)
+        return
+    if args.estimates:
+        run_estimates(args.sets.split(","))
         return
     if args.stream:
         run_stream(args.stream)

@@ -320,6 +320,11 @@ class IVFIndex(FlatIndex):
         return self._codec
 
     @property
+    def bits(self) -> int:
+        """Bits a dimension of ``codec="rabitq"``; 0 for other codecs."""
+        return self._bits if self._codec == "rabitq" else 0
+
+    @property
     def centroids(self) -> NDArray[np.float32]:
         """The centroids of the lists, shape (n_lists, dim)."""
         if self._coarse is None:
