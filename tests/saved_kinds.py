@@ -49,15 +49,19 @@ def index_case(
     given_ids: bool = False,
     removed: int = 0,
     empty: bool = False,
+    scale: float | None = None,
     **options: Any,
 ) -> Case:
     """An index of `size` rows, some of which may be removed again."""
+
+    def scaled(rows: np.ndarray) -> np.ndarray:
+        return rows if scale is None else (rows * scale).astype(rows.dtype)
 
     def make(seed: int, size: int) -> Any:
         index = cls(dim, metric, dtype, **options)
         if empty:
             return index
-        rows = integers(seed, size, dim, dtype)
+        rows = scaled(integers(seed, size, dim, dtype))
         ids = np.arange(size)[::-1] * 3 + 7 if given_ids else None
         index.add(rows, ids)
         if removed:
@@ -68,7 +72,7 @@ def index_case(
         # Of the width that the index says: a hostile file may say another.
         if index.dim > 1 << 16:
             return {"dim": index.dim}
-        queries = integers(99, 4, index.dim, index.dtype)
+        queries = scaled(integers(99, 4, index.dim, index.dtype))
         ids, distances = index.search(queries, 5)
         single = index.search(queries[0], 3).ids
         stored_ids = index.ids
@@ -262,6 +266,7 @@ CASES: dict[str, Case] = {
     "flat-int8": index_case("flat", annx.FlatIndex, 7, "ip", "int8", removed=3),
     "flat-float16": index_case("flat", annx.FlatIndex, 3, "l1", "float16"),
     "flat-bits": index_case("flat", annx.FlatIndex, 19, "hamming", "bits"),
+    "flat-poincare": index_case("flat", annx.FlatIndex, 4, "poincare", scale=1 / 32),
     "flat-empty": index_case("flat", annx.FlatIndex, 4, empty=True),
     "graph": index_case("graph", annx.GraphIndex, 6, degree=4),
     "graph-cosine": index_case(
@@ -271,6 +276,9 @@ CASES: dict[str, Case] = {
     "graph-bfloat16": index_case("graph", annx.GraphIndex, 3, "l1", "bfloat16"),
     "graph-ip-float16": index_case(
         "graph", annx.GraphIndex, 3, "ip", "float16", degree=4
+    ),
+    "graph-poincare": index_case(
+        "graph", annx.GraphIndex, 4, "poincare", scale=1 / 32, degree=4
     ),
     "graph-empty": index_case("graph", annx.GraphIndex, 4, empty=True),
     "ivf": ivf_case(),

@@ -90,3 +90,49 @@ def row_sets(draw, dtypes=vector_dtypes, dims=dims, counts=counts):
         draw(seeds), draw(counts), draw(dims), kind=draw(kinds), dtype=dtype
     )
     return rows, dtype
+
+
+# Where in the unit ball: near its centre, everywhere, near its edge, and awkward ones.
+ball_kinds = st.sampled_from(("centre", "even", "edge", "tree", "duplicates", "zeros"))
+
+
+def make_ball(seed, n, dim, *, kind="even"):
+    """Rows of length below 1, (n, dim) float32, of a kind."""
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((n, dim))
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
+    if kind == "centre":
+        radius = 1e-3 * rng.random((n, 1))
+    elif kind == "edge":
+        radius = 1 - 10.0 ** rng.uniform(-6, -1, (n, 1))
+    else:
+        radius = 0.999 * rng.random((n, 1)) ** (1 / dim)
+    rows *= radius
+    if kind == "tree":
+        rows = tree_in_ball(seed, n, dim)
+    elif kind == "duplicates" and n:
+        rows[:] = rows[rng.integers(0, max(1, n // 8), n)]
+    elif kind == "zeros":
+        rows[rng.random(n) < 0.3] = 0
+    return rows.astype(np.float32)
+
+
+def tree_in_ball(seed, n, dim, *, step=0.9, children=3):
+    """A tree laid out in hyperbolic space: every node about `step` from its parent."""
+    rng = np.random.default_rng(seed)
+    rows = np.zeros((n, dim))
+    for i in range(1, n):
+        parent = rows[(i - 1) // children]
+        move = rng.standard_normal(dim)
+        length = np.linalg.norm(parent)
+        if length > 0:
+            move += 1.5 * np.sqrt(dim) * parent / length  # away from the root
+        move *= np.tanh(step * rng.uniform(0.5, 1.5) / 2) / np.linalg.norm(move)
+        # Moebius addition: `move` seen from the parent.
+        inner, low, high = parent @ move, parent @ parent, move @ move
+        rows[i] = (1 + 2 * inner + high) * parent + (1 - low) * move
+        rows[i] /= 1 + 2 * inner + low * high
+        beyond = np.linalg.norm(rows[i])
+        if beyond > 1 - 1e-5:
+            rows[i] *= (1 - 1e-5) / beyond
+    return rows

@@ -46,6 +46,15 @@ struct SingleFlat {
   }
 };
 
+// Python has checked the rest.
+void check_ball(const search::RowSet& set, RowsView queries, const char* queries_name,
+                RowsView vectors, const char* vectors_name) {
+  if (set.metric != Metric::kPoincare) return;
+  storage::check_rows(set.metric, search::query_dtype(set.dtype), queries, set.dim,
+                      queries_name);
+  storage::check_rows(set.metric, set.dtype, vectors, set.dim, vectors_name);
+}
+
 py::tuple exact_search(const py::array& queries, const py::array& vectors,
                        std::size_t dim, std::size_t k, std::string_view metric,
                        std::string_view dtype, std::size_t threads,
@@ -56,6 +65,7 @@ py::tuple exact_search(const py::array& queries, const py::array& vectors,
   return searched(
       q.rows, k, progress, [&](std::int64_t* ids, float* distances, Monitor* monitor) {
         const Borrowed borrowed(x, dim, metric, dtype);
+        check_ball(borrowed.set, q, "queries", x, "vectors");
         search::search_topk(borrowed.set, q, k, threads, monitor, ids, distances);
       });
 }
@@ -72,6 +82,7 @@ Array<float> pairwise_distances(const py::array& a, const py::array& b, std::siz
   {
     const py::gil_scoped_release released;
     const Borrowed borrowed(x, dim, metric, dtype);
+    check_ball(borrowed.set, q, "a", x, "b");
     search::all_pairs(borrowed.set, q, threads, &monitor, out);
   }
   return distances;
@@ -85,7 +96,7 @@ void bind_index(py::module_& m) {
   py::class_<FlatIndex> flat(m, "FlatIndex");
   flat.def(py::init(
                [](std::size_t dim, std::string_view metric, std::string_view dtype) {
-                 return FlatIndex(dim, parse_metric(metric), parse_dtype(dtype));
+                 return FlatIndex(dim, parse_any_metric(metric), parse_dtype(dtype));
                }),
            py::arg("dim"), py::arg("metric"), py::arg("dtype"))
       .def(

@@ -62,7 +62,7 @@ void bind_graph(py::module_& m) {
                        std::uint64_t seed) {
              index::GraphOptions options;
              options.dim = dim;
-             options.metric = parse_metric(metric);
+             options.metric = parse_any_metric(metric);
              options.dtype = parse_dtype(dtype);
              options.codes = codes;
              options.narrow = narrow;

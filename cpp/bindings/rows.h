@@ -126,15 +126,15 @@ struct Borrowed {
 
   Borrowed(RowsView rows, std::size_t dim, std::string_view metric,
            std::string_view dtype) {
-    set.metric = parse_metric(metric);
+    set.metric = parse_any_metric(metric);
     set.dtype = parse_dtype(dtype);
     set.dim = dim;
     set.rows = rows.data;
     set.stride = rows.stride;
     set.count = rows.rows;
-    if (set.metric != Metric::kCosine) return;
+    if (!search::keeps_norms(set.metric)) return;
     norms.resize(rows.rows);
-    search::row_norms(set.dtype, rows, dim, norms.data());
+    search::row_norms(set.metric, set.dtype, rows, dim, norms.data());
     set.norms = norms.data();
   }
 };

@@ -93,7 +93,6 @@ inline py::object new_result(PyObject* type, py::object ids, py::object distance
                                      PyUnicode_InternFromString("distances"),
                                      PyUnicode_InternFromString("metric")};
   static const auto metrics = [] {
-    constexpr auto kMetrics = static_cast<std::size_t>(Metric::kJaccard) + 1;
     std::array<PyObject*, kMetrics> all{};
     for (std::size_t i = 0; i < all.size(); ++i) {
       const std::string name(name_of(static_cast<Metric>(i)));

@@ -136,10 +136,16 @@ def check_dim(dim: Any, dtype: str = "float32") -> int:
     return check_int(dim, name="dim", low=1, high=high)
 
 
-def check_metric(metric: Any, dtype: str) -> str:
-    """Return the metric if it is one that is defined over `dtype`."""
-    check_choice(metric, name="metric", choices=METRICS)
-    if (dtype == "bits") != (metric in ("hamming", "jaccard")):
+def check_metric(metric: Any, dtype: str, *, hyperbolic: bool = False) -> str:
+    """Return the metric if it is one that is defined over `dtype`.
+
+    ``"poincare"``, which is of floats, only where the caller is `hyperbolic`.
+    """
+    choices = (*METRICS, "poincare") if hyperbolic else METRICS
+    check_choice(metric, name="metric", choices=choices)
+    if metric == "poincare":
+        check_choice(dtype, name="dtype", choices=DTYPES[:3])
+    elif (dtype == "bits") != (metric in ("hamming", "jaccard")):
         wanted = METRICS[4:] if dtype == "bits" else METRICS[:4]
         raise ValueError(
             f"metric is {metric!r}, which {dtype} vectors do not have; "

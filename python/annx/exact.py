@@ -47,7 +47,7 @@ def exact_search(
         Searched where they lie: no copy, if they are C-contiguous and of `dtype`.
     k : int, default 10
         More than there are is no error.
-    metric : {"l2", "ip", "cosine", "l1", "hamming", "jaccard"}
+    metric : {"l2", "ip", "cosine", "l1", "poincare", "hamming", "jaccard"}
         As for `FlatIndex`.
     dtype : str, optional
         How to take `vectors`: their own type if that is one of `FlatIndex`'s, else
@@ -76,7 +76,9 @@ def exact_search(
     >>> ids.tolist(), distances.tolist()
     ([[1, 0]], [[1.0, 25.0]])
     """
-    rows, dim, dtype, metric = _as_set(vectors, "vectors", metric, dtype)
+    rows, dim, dtype, metric = _as_set(
+        vectors, "vectors", metric, dtype, hyperbolic=True
+    )
     array, single = as_queries(queries, dim=dim, dtype=query_dtype(dtype))
     ids, distances = _core.exact_search(
         array,
@@ -123,7 +125,7 @@ def pairwise_distances(
     >>> annx.pairwise_distances([[0, 0], [1, 1]], [[3, 4]], metric="l1").tolist()
     [[7.0], [5.0]]
     """
-    rows, dim, dtype, metric = _as_set(b, "b", metric, dtype)
+    rows, dim, dtype, metric = _as_set(b, "b", metric, dtype, hyperbolic=True)
     left = as_rows(a, name="a", dim=dim, dtype=query_dtype(dtype))
     result: NDArray[np.float32] = _core.pairwise_distances(
         left,
@@ -138,7 +140,12 @@ def pairwise_distances(
 
 
 def _as_set(
-    vectors: Any, name: str, metric: str, dtype: str | None
+    vectors: Any,
+    name: str,
+    metric: str,
+    dtype: str | None,
+    *,
+    hyperbolic: bool = False,
 ) -> tuple[NDArray[Any], int, str, str]:
     """Return rows in stored form, their dim, their dtype and the metric, checked."""
     if dtype is None:
@@ -147,7 +154,7 @@ def _as_set(
         if metric in ("hamming", "jaccard"):
             dtype = "bits"
     check_choice(dtype, name="dtype", choices=DTYPES)
-    check_metric(metric, dtype)
+    check_metric(metric, dtype, hyperbolic=hyperbolic)
     boolean = getattr(getattr(vectors, "dtype", None), "kind", None) == "b"
     if dtype == "bits" and boolean:
         dim = int(vectors.shape[-1])

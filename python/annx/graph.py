@@ -30,16 +30,17 @@ class GraphIndex(Index):
     ----------
     dim : int
         Dimensions of the vectors, at least 1 (at most 33,025 for 8-bit types).
-    metric : {"l2", "cosine", "ip", "l1"}, default "l2"
+    metric : {"l2", "cosine", "ip", "l1", "poincare"}, default "l2"
         Smaller distances are nearer: squared Euclidean; 1 - cosine; the negated inner
-        product; the sum of absolute differences.
+        product; the sum of absolute differences; hyperbolic distance in the unit ball
+        (see `FlatIndex`).
     dtype : {"float32", "float16", "bfloat16", "int8", "uint8"}, default "float32"
         What goes in and what `get` returns.
     storage : {"fast", "float32", "plain"}, optional
         What is kept. ``"fast"``, the default: from 2,048 vectors and 16 dimensions on
-        (not with ``"l1"``) codes of the links, and vectors given as float32 are rounded
-        to float16 where that changes the distances of near ones by less than a
-        thousandth; `get` and distances are then those of the rounded vectors.
+        (not with ``"l1"`` and ``"poincare"``) codes of the links, and vectors given as
+        float32 are rounded to float16 where that changes the distances of near ones by
+        less than a thousandth; `get` and distances are then those of the rounded ones.
         ``"float32"``: codes, and the vectors bit for bit. ``"plain"``: the vectors bit
         for bit and no codes, which is smaller than that, quicker to build, and a third
         to a half as fast to search. Vectors of other types are never rounded.
@@ -89,7 +90,7 @@ class GraphIndex(Index):
     for bit with ``"l2"``, ``"l1"`` and ``"ip"``, unless a dimension lies far from zero
     for its spread; then, and with ``"cosine"`` (which stores unit vectors and lengths),
     to one unit in the last place of the larger of the value and the dimension's mean.
-    Other types are always exact.
+    Other types, and ``"poincare"``, are always exact.
 
     *Threads.* Searching while another thread adds is safe; a search sees whole batches.
 
@@ -133,7 +134,7 @@ class GraphIndex(Index):
         _validate.check_choice(dtype, name="dtype", choices=_validate.DTYPES[:5])
         native = _core.GraphIndex(
             _validate.check_dim(dim, dtype),
-            _validate.check_metric(metric, dtype),
+            _validate.check_metric(metric, dtype, hyperbolic=True),
             dtype,
             codes=storage != "plain",
             narrow=storage in (None, "fast"),

@@ -2,6 +2,7 @@
 #include "annx/base/types.h"
 
 #include <array>
+#include <span>
 #include <string>
 
 #include "annx/base/error.h"
@@ -9,16 +10,15 @@
 namespace annx {
 namespace {
 
-constexpr std::array<std::string_view, 6> kMetricNames = {"l2", "ip",      "cosine",
-                                                          "l1", "hamming", "jaccard"};
+constexpr std::array<std::string_view, kMetrics> kMetricNames = {
+    "l2", "ip", "cosine", "l1", "hamming", "jaccard", "poincare"};
 constexpr std::array<std::string_view, 6> kDTypeNames = {
     "float32", "float16", "bfloat16", "int8", "uint8", "bits"};
 
-template <std::size_t N>
-std::size_t index_of(const std::array<std::string_view, N>& names,
-                     std::string_view name, const char* argument) {
+std::size_t index_of(std::span<const std::string_view> names, std::string_view name,
+                     const char* argument) {
   std::string known;
-  for (std::size_t i = 0; i < N; ++i) {
+  for (std::size_t i = 0; i < names.size(); ++i) {
     if (names[i] == name) return i;
     known += (i == 0 ? "'" : ", '") + std::string(names[i]) + "'";
   }
@@ -29,6 +29,12 @@ std::size_t index_of(const std::array<std::string_view, N>& names,
 }  // namespace
 
 Metric parse_metric(std::string_view name) {
+  const std::span<const std::string_view> names(kMetricNames);
+  return static_cast<Metric>(index_of(
+      names.first(static_cast<std::size_t>(Metric::kPoincare)), name, "metric"));
+}
+
+Metric parse_any_metric(std::string_view name) {
   return static_cast<Metric>(index_of(kMetricNames, name, "metric"));
 }
 

@@ -20,7 +20,9 @@ enum class Metric : std::uint8_t {
   kL1 = 3,            // sum |q - x|
   kHamming = 4,       // differing bits
   kJaccard = 5,       // 1 - |q & x| / |q | x|; 0 where both are empty
+  kPoincare = 6,      // hyperbolic, within the unit ball (base/ball.h)
 };
+inline constexpr std::size_t kMetrics = 7;
 
 enum class DType : std::uint8_t {
   kFloat32 = 0,
@@ -31,8 +33,10 @@ enum class DType : std::uint8_t {
   kBits = 5,  // `dim` counts bits; bit 0 of byte 0 first
 };
 
-// Both throw InvalidArgument naming the accepted words.
+// These throw InvalidArgument naming the accepted words. "poincare" is a metric only
+// for parse_any_metric: few families have it.
 Metric parse_metric(std::string_view name);
+Metric parse_any_metric(std::string_view name);
 DType parse_dtype(std::string_view name);
 std::string_view name_of(Metric metric);
 std::string_view name_of(DType dtype);

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 
+#include "annx/base/ball.h"
 #include "annx/base/error.h"
 #include "annx/base/prefetch.h"
 #include "annx/kernels/dispatch.h"
@@ -55,7 +56,9 @@ RowCodec::RowCodec(std::size_t dim, Metric metric, DType dtype)
     : dim_(dim),
       metric_(metric),
       dtype_(dtype),
-      layout_(dtype == DType::kFloat32 ? Layout::kSplit : Layout::kNative) {
+      layout_(dtype != DType::kFloat32      ? Layout::kNative
+              : metric == Metric::kPoincare ? Layout::kWhole
+                                            : Layout::kSplit) {
   if (is_byte() && dim > kernels::kMaxDim8) {
     throw InvalidArgument("dim is " + std::to_string(dim) +
                           "; 8-bit rows may have at most " +
@@ -109,7 +112,10 @@ void RowCodec::append(const std::byte* rows, std::size_t stride, std::size_t cou
     const std::byte* source = rows + i * stride;
     if (dtype_ == DType::kFloat32) {
       std::memcpy(row.data(), source, dim_ * 4);
-      if (keeps_scale()) {
+      if (metric_ == Metric::kPoincare) {
+        scale_.mutable_data()[slot] =
+            static_cast<float>(1 / ball_gap(row.data(), dim_));
+      } else if (keeps_scale()) {
         const float norm = norm_of(row.data(), dim_);
         scale_.mutable_data()[slot] = norm;
         // Division, so that a row that is already of length 1 stays as it is.
@@ -125,9 +131,13 @@ void RowCodec::append(const std::byte* rows, std::size_t stride, std::size_t cou
   }
 }
 
-// Of a row kept as it came: 1/length for cosine, <row, centre> for the inner product.
+// Of a row kept as it came: 1/length for cosine, 1 / (1 - |row|^2) for Poincare,
+// <row, centre> for the inner product.
 float RowCodec::native_scale(std::size_t slot, std::vector<float>& row) const {
   widen(slot, row.data());
+  if (metric_ == Metric::kPoincare) {
+    return static_cast<float>(1 / ball_gap(row.data(), dim_));
+  }
   if (metric_ == Metric::kCosine) {
     const float norm = norm_of(row.data(), dim_);
     return norm > 0 ? 1.0f / norm : 0.0f;
@@ -210,7 +220,7 @@ void RowCodec::decode(std::size_t slot, std::byte* out) const {
   }
   std::vector<float> row(dim_);
   decode_float32(slot, row.data());
-  if (keeps_scale()) {
+  if (metric_ == Metric::kCosine) {
     for (float& x : row) x *= scale_[slot];
   }
   std::memcpy(out, row.data(), dim_ * 4);
@@ -230,7 +240,7 @@ void RowCodec::vector(std::size_t slot, float* out) const {
 void RowCodec::refine_centre() {
   const bool float32 = dtype_ == DType::kFloat32;
   const bool dot = metric_ == Metric::kInnerProduct;
-  if ((!float32 && !dot) || size_ == 0) return;
+  if ((!float32 && !dot) || size_ == 0 || metric_ == Metric::kPoincare) return;
   const std::size_t step = std::max<std::size_t>(1, size_ / kCentreSample);
   std::vector<double> sum(dim_), square(dim_);
   std::vector<float> row(dim_);
@@ -364,9 +374,9 @@ void RowCodec::Query::set(const RowCodec& codec, const std::byte* query) {
   item_ = false;
   const std::size_t dim = codec.dim_;
   const Metric metric = codec.metric_;
-  op_ = metric == Metric::kL2   ? kernels::kOpL2
-        : metric == Metric::kL1 ? kernels::kOpL1
-                                : kernels::kOpDot;
+  op_ = metric == Metric::kL1                                  ? kernels::kOpL1
+        : metric == Metric::kL2 || metric == Metric::kPoincare ? kernels::kOpL2
+                                                               : kernels::kOpDot;
   row_.resize(dim);
   if (metric == Metric::kCosine) {
     unit_.resize(dim);
@@ -380,6 +390,9 @@ void RowCodec::Query::set(const RowCodec& codec, const std::byte* query) {
     bytes_.assign(codec.padded_dim_, std::byte{0});
     std::memcpy(bytes_.data(), query, dim);
     return;
+  }
+  if (metric == Metric::kPoincare) {
+    weight_ = 1 / ball_gap(reinterpret_cast<const float*>(query), dim);
   }
   const bool centred = codec.dtype_ == DType::kFloat32 && !codec.centre_.empty();
   // Far from the origin all directions are alike, and only differences from the centre
@@ -400,7 +413,9 @@ void RowCodec::Query::set_item(const RowCodec& codec, std::size_t slot) {
   codec_ = &codec;
   query_ = nullptr;
   item_ = true;
-  const bool scaled = codec.keeps_scale() && codec.dtype_ != DType::kFloat32;
+  const bool ball = codec.metric_ == Metric::kPoincare;
+  const bool scaled = codec.keeps_scale() && codec.dtype_ != DType::kFloat32 && !ball;
+  if (ball) weight_ = codec.scale_[slot];
   op_ = codec.metric_ == Metric::kL1                       ? kernels::kOpL1
         : scaled || codec.metric_ == Metric::kInnerProduct ? kernels::kOpDot
                                                            : kernels::kOpL2;
@@ -432,6 +447,9 @@ void RowCodec::Query::score(const std::uint32_t* slots, std::size_t count,
     table.float_gather[op_][codec.traversal_type_](
         traversal_.data(), codec.high_.data(), codec.stride_, slots, count,
         codec.padded_dim_, out);
+  }
+  for (std::size_t i = 0; i < count && codec.metric_ == Metric::kPoincare; ++i) {
+    out[i] = ball_key(out[i], weight_, codec.scale_[slots[i]]);
   }
   if (op_ != kernels::kOpDot) return;
   const bool native = codec.dtype_ != DType::kFloat32;
@@ -534,6 +552,10 @@ double RowCodec::Query::exact(std::uint32_t slot) {
                                     : codec.widen(slot, row_.data());
     distance = canonical(op_, reinterpret_cast<const float*>(query_));
   }
+  if (codec.metric_ == Metric::kPoincare) {
+    return ball_distance(
+        ball_key(static_cast<float>(distance), weight_, codec.scale_[slot]));
+  }
   return codec.metric_ == Metric::kInnerProduct ? -distance : distance;
 }
 
@@ -559,9 +581,12 @@ void RowCodec::save_to(storage::FileWriter& file, std::size_t count) const {
 }
 
 RowCodec RowCodec::load_from(const storage::FileReader& file, std::size_t count) {
-  const auto metric = static_cast<Metric>(file.number("rows.metric", 0, 3));
+  const auto metric = static_cast<Metric>(file.number("rows.metric", 0, kMetrics - 1));
   const auto dtype = static_cast<DType>(file.number("rows.dtype", 0, 4));
   const bool byte = dtype == DType::kInt8 || dtype == DType::kUInt8;
+  file.require(metric != Metric::kHamming && metric != Metric::kJaccard &&
+                   (metric != Metric::kPoincare || !byte),
+               "rows.metric", "does not fit the rows' dtype");
   const auto dim = static_cast<std::size_t>(
       file.number("rows.dim", 1, byte ? kernels::kMaxDim8 : std::size_t{1} << 20));
   const auto layout = static_cast<Layout>(file.number("rows.layout", 0, 3));

@@ -22,6 +22,9 @@
 //
 // Other types (float16, bfloat16, int8, uint8) are kept and traversed as they are.
 //
+// Poincare's distance: rows are kept and traversed as they are (near the edge of the
+// ball every digit counts), by the keys of base/ball.h.
+//
 // Cosine: float32 rows are scaled to length 1 and their length is kept beside them, so
 // `decode` is exact to one unit in the last place; other types keep 1/length beside the
 // row. Every zero row has cosine distance 1 to everything.
@@ -92,8 +95,9 @@ class RowCodec {
     void set(const RowCodec& codec, const std::byte* query);
     // The row `slot` as a query, for building. Keys between rows are l2 for "l2" and
     // for float32 "cosine" (on unit rows, where it orders alike), 1 - cosine for the
-    // other types, l1 for "l1", and for "ip" the negated inner product of the centred
-    // rows: without a centre, data far from the origin would all be one another's best.
+    // other types, l1 for "l1", Poincare's for "poincare", and for "ip" the negated
+    // inner product of the centred rows: without a centre, data far from the origin
+    // would all be one another's best.
     void set_item(const RowCodec& codec, std::size_t slot);
 
     void score(const std::uint32_t* slots, std::size_t count,
@@ -121,6 +125,7 @@ class RowCodec {
     const RowCodec* codec_ = nullptr;
     const std::byte* query_ = nullptr;  // as given
     float query_norm_ = 0;              // cosine: length; an item: its scale_
+    double weight_ = 0;                 // poincare: 1 / (1 - |query|^2)
     bool item_ = false;
     kernels::Op op_ = kernels::kOpL2;
     std::vector<float> traversal_;  // padded, centred; float types
@@ -140,7 +145,7 @@ class RowCodec {
 
   bool is_byte() const { return dtype_ == DType::kInt8 || dtype_ == DType::kUInt8; }
   bool keeps_scale() const {
-    return metric_ == Metric::kCosine ||
+    return metric_ == Metric::kCosine || metric_ == Metric::kPoincare ||
            (metric_ == Metric::kInnerProduct && dtype_ != DType::kFloat32);
   }
   float native_scale(std::size_t slot, std::vector<float>& row) const;
@@ -163,8 +168,8 @@ class RowCodec {
   std::size_t traversal_type_ = 0;  // DType of the high rows, as an index
   storage::Array<std::byte> high_;
   storage::Array<std::byte> low_;
-  // A number a row. Cosine: its length (float32) or 1/length (others); inner product on
-  // other types than float32: <row, centre>.
+  // A number a row. Cosine: its length (float32) or 1/length (others); Poincare:
+  // 1 / (1 - |row|^2); inner product on other types than float32: <row, centre>.
   storage::Array<float> scale_;
   storage::Array<float> centre_;  // padded_dim_ values; empty while all are zero
 };

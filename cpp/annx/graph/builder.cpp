@@ -204,11 +204,12 @@ void Builder::link_sources(std::span<const Link> links, Worker& worker) {
     std::size_t farthest = degree;
     for (std::size_t j = 0; j < degree; ++j) {
       const float there = worker.to_target[j];
-      const float between = relax_ * worker.to_source[j];
-      if (there <= key && between <= key) occluded = true;
+      const float between = worker.to_source[j];
+      const Metric metric = rows_.metric();
+      if (there <= key && occludes(metric, relax_, between, key)) occluded = true;
       if ((block[j] & kTreeEdge) != 0) continue;
       if (farthest == degree || there > worker.to_target[farthest]) farthest = j;
-      if (there > key && between <= there &&
+      if (there > key && occludes(metric, relax_, between, there) &&
           (victim == degree || there > worker.to_target[victim])) {
         victim = j;
       }

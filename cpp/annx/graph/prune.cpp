@@ -30,7 +30,8 @@ void select_neighbours(const codec::RowCodec& rows,
     scratch.query.set_item(rows, candidates[i].slot);
     scratch.query.score(scratch.slots.data(), left, scratch.keys.data());
     for (std::size_t j = 0; j < left; ++j) {
-      if (relax * scratch.keys[j] <= candidates[scratch.places[j]].key) {
+      if (occludes(rows.metric(), relax, scratch.keys[j],
+                   candidates[scratch.places[j]].key)) {
         scratch.occluded[scratch.places[j]] = 1;
       }
     }

@@ -7,6 +7,11 @@
 // links (Subramanya and others, 2019). `relax` applies to keys as they are, so for
 // squared distances it is the square of the paper's alpha. Equality occludes, which
 // keeps duplicates of x from filling its links.
+//
+// Hyperbolic space is a tree from afar: of its points the rule as it stands leaves two
+// or three links a node, and searches miss what hangs elsewhere. There s must be nearer
+// to c than x is by up to log(1 + kHyperbolicSlack), the more so the further c is from
+// x; nearby, where that space is flat, nothing changes.
 #pragma once
 
 #include <cstddef>
@@ -30,6 +35,14 @@ struct Neighbour {
     return order(a) < order(b);
   }
 };
+
+inline constexpr float kHyperbolicSlack = 3.0f;
+
+// Whether s occludes c from x, from the keys of (s, c) and (x, c).
+inline bool occludes(Metric metric, float relax, float between, float key) {
+  if (metric == Metric::kPoincare) relax *= 1 + kHyperbolicSlack * key / (1 + key);
+  return relax * between <= key;
+}
 
 struct PruneScratch {
   codec::RowCodec::Query query;

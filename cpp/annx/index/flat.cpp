@@ -17,7 +17,8 @@ namespace annx::index {
 FlatIndex::FlatIndex(std::size_t dim, Metric metric, DType dtype)
     : dim_(dim), metric_(metric), dtype_(dtype), stride_(row_bytes(dtype, dim)) {
   const bool bits = metric == Metric::kHamming || metric == Metric::kJaccard;
-  if (bits != (dtype == DType::kBits)) {
+  if (bits != (dtype == DType::kBits) ||
+      (metric == Metric::kPoincare && !search::is_float(dtype))) {
     throw InvalidArgument("metric is '" + std::string(name_of(metric)) + "', which " +
                           std::string(name_of(dtype)) + " vectors do not have");
   }
@@ -52,14 +53,14 @@ void FlatIndex::put(std::uint32_t slot, RowsView rows, std::size_t first,
       std::memcpy(to + i * stride_, rows.row(first + i), stride_);
     }
   }
-  if (metric_ == Metric::kCosine) {
-    search::row_norms(dtype_, {rows.row(first), count, rows.stride}, dim_,
+  if (search::keeps_norms(metric_)) {
+    search::row_norms(metric_, dtype_, {rows.row(first), count, rows.stride}, dim_,
                       norms_.mutable_data() + slot);
   }
 }
 
 void FlatIndex::add(RowsView rows, const std::int64_t* ids, std::int64_t* out) {
-  storage::check_rows(dtype_, rows, dim_, "vectors");
+  storage::check_rows(metric_, dtype_, rows, dim_, "vectors");
   const std::unique_lock lock(mutex_);
   ids_.check(rows.rows, ids);
   const std::size_t before = ids_.slots();
@@ -69,11 +70,11 @@ void FlatIndex::add(RowsView rows, const std::int64_t* ids, std::int64_t* out) {
   // Memory first, then changes that cannot fail.
   rows_.resize(after * stride_);
   try {
-    if (metric_ == Metric::kCosine) norms_.resize(after);
+    if (search::keeps_norms(metric_)) norms_.resize(after);
     ids_.append(rows.rows, ids);
   } catch (...) {
     rows_.resize(before * stride_);
-    if (metric_ == Metric::kCosine) norms_.resize(before);
+    if (search::keeps_norms(metric_)) norms_.resize(before);
     throw;
   }
   put(static_cast<std::uint32_t>(before), rows, 0, rows.rows);
@@ -84,18 +85,18 @@ void FlatIndex::add(RowsView rows, const std::int64_t* ids, std::int64_t* out) {
 }
 
 void FlatIndex::upsert(RowsView rows, const std::int64_t* ids) {
-  storage::check_rows(dtype_, rows, dim_, "vectors");
+  storage::check_rows(metric_, dtype_, rows, dim_, "vectors");
   const std::unique_lock lock(mutex_);
   const auto fresh = ids_.missing({ids, rows.rows});
   const std::size_t before = ids_.slots();
   const std::size_t after = before + fresh.size();
   rows_.resize(after * stride_);
   try {
-    if (metric_ == Metric::kCosine) norms_.resize(after);
+    if (search::keeps_norms(metric_)) norms_.resize(after);
     if (!fresh.empty()) ids_.append(fresh.size(), fresh.data());
   } catch (...) {
     rows_.resize(before * stride_);
-    if (metric_ == Metric::kCosine) norms_.resize(before);
+    if (search::keeps_norms(metric_)) norms_.resize(before);
     throw;
   }
   for (std::size_t i = 0; i < rows.rows; ++i) put(ids_.slot_of(ids[i]), rows, i, 1);
@@ -106,7 +107,7 @@ void FlatIndex::remove(std::span<const std::int64_t> ids) {
   const std::unique_lock lock(mutex_);
   if (ids.empty()) return;
   std::uint8_t* rows = rows_.mutable_data();
-  float* norms = metric_ == Metric::kCosine ? norms_.mutable_data() : nullptr;
+  float* norms = search::keeps_norms(metric_) ? norms_.mutable_data() : nullptr;
   ids_.remove_dense(ids, [&](std::size_t last, std::size_t slot) {
     std::memcpy(rows + slot * stride_, rows + last * stride_, stride_);
     if (norms != nullptr) norms[slot] = norms[last];
@@ -155,7 +156,7 @@ auto FlatIndex::over(const storage::SlotSet* filter, Search&& run) const {
 void FlatIndex::search(RowsView queries, std::size_t k, const storage::SlotSet* filter,
                        std::size_t threads, Monitor* monitor, std::int64_t* ids,
                        float* distances) const {
-  storage::check_rows(search::query_dtype(dtype_), queries, dim_, "queries");
+  storage::check_rows(metric_, search::query_dtype(dtype_), queries, dim_, "queries");
   over(filter, [&](const search::RowSet& set) {
     search::search_topk(set, queries, k, threads, monitor, ids, distances);
   });
@@ -164,7 +165,7 @@ void FlatIndex::search(RowsView queries, std::size_t k, const storage::SlotSet* 
 search::Ragged FlatIndex::search_radius(RowsView queries, double radius,
                                         const storage::SlotSet* filter,
                                         std::size_t threads, Monitor* monitor) const {
-  storage::check_rows(search::query_dtype(dtype_), queries, dim_, "queries");
+  storage::check_rows(metric_, search::query_dtype(dtype_), queries, dim_, "queries");
   return over(filter, [&](const search::RowSet& set) {
     return search::search_within(set, queries, radius, threads, monitor);
   });
@@ -174,7 +175,7 @@ std::vector<std::int64_t> FlatIndex::count_radius(RowsView queries, double radiu
                                                   const storage::SlotSet* filter,
                                                   std::size_t threads,
                                                   Monitor* monitor) const {
-  storage::check_rows(search::query_dtype(dtype_), queries, dim_, "queries");
+  storage::check_rows(metric_, search::query_dtype(dtype_), queries, dim_, "queries");
   return over(filter, [&](const search::RowSet& set) {
     return search::count_within(set, queries, radius, threads, monitor);
   });
@@ -193,7 +194,7 @@ void FlatIndex::save_to(storage::FileWriter& writer) const {
   writer.text("dtype", name_of(dtype_));
   writer.number("count", ids_.slots());
   writer.add("rows", rows_.bytes());
-  if (metric_ == Metric::kCosine) writer.add("norms", norms_.bytes());
+  if (search::keeps_norms(metric_)) writer.add("norms", norms_.bytes());
   ids_.save_to(writer);
 }
 
@@ -206,7 +207,7 @@ FlatIndex FlatIndex::load_from(const storage::FileReader& reader) {
     }
   };
   const Metric metric =
-      parsed("metric", [](const std::string& t) { return parse_metric(t); });
+      parsed("metric", [](const std::string& t) { return parse_any_metric(t); });
   const DType dtype =
       parsed("dtype", [](const std::string& t) { return parse_dtype(t); });
   const std::size_t dim = reader.number("dim", 1, (1u << 24) - 1);
@@ -219,7 +220,7 @@ FlatIndex FlatIndex::load_from(const storage::FileReader& reader) {
   }
   // dim is below 2^24 and count below 2^32: no product overflows.
   index->rows_ = reader.array<std::uint8_t>("rows", count * index->stride_);
-  if (metric == Metric::kCosine) index->norms_ = reader.array<float>("norms", count);
+  if (search::keeps_norms(metric)) index->norms_ = reader.array<float>("norms", count);
   index->ids_ = storage::IdMap::load_from(reader, count);
   return std::move(*index);
 }

@@ -56,13 +56,22 @@ class IdleMonitor final : public Monitor {
   std::size_t total_;
 };
 
+// Codes estimate squared distances and inner products.
+bool has_codes(Metric metric) {
+  return metric != Metric::kL1 && metric != Metric::kPoincare;
+}
+
 GraphOptions checked(const GraphOptions& options) {
   const auto refuse = [](const std::string& what) { throw InvalidArgument(what); };
   if (options.dim == 0) refuse("dim is 0; it must be at least 1");
   if (options.metric == Metric::kHamming || options.metric == Metric::kJaccard ||
       options.dtype == DType::kBits) {
     refuse(
-        "GraphIndex takes the metrics 'l2', 'ip', 'cosine' and 'l1', not packed bits");
+        "GraphIndex takes the metrics 'l2', 'ip', 'cosine', 'l1' and 'poincare', not "
+        "packed bits");
+  }
+  if (options.metric == Metric::kPoincare && options.dtype > DType::kBFloat16) {
+    refuse("metric is 'poincare', which is of floats only");
   }
   const std::size_t degree = options.build.degree;
   if (degree < 4 || degree > 256 || degree % 2 != 0) {
@@ -94,6 +103,9 @@ std::size_t GraphIndex::size() const {
 
 std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
                              std::size_t threads, Monitor* monitor) {
+  if (options_.metric == Metric::kPoincare) {
+    storage::check_rows(options_.metric, options_.dtype, rows, options_.dim, "vectors");
+  }
   const std::lock_guard adding(add_mutex_);
   const std::int64_t first_id = ids_.next_id();
   ids_.check(rows.rows, ids);
@@ -180,7 +192,7 @@ storage::CodedLinks GraphIndex::choose_roots(const codec::LinkCodec& codec) cons
 // on meanwhile: they score links without a code as plain rows.
 void GraphIndex::update_codes(std::size_t threads, Monitor* monitor) {
   const std::size_t count = ids_.slots();
-  const bool coded = options_.codes && options_.metric != Metric::kL1 &&
+  const bool coded = options_.codes && has_codes(options_.metric) &&
                      options_.dim >= kCodedDim && count >= kCodedRows;
   if (!coded) return;
   const bool due = learned_at_ < kLearntEnough &&
@@ -302,8 +314,8 @@ void GraphIndex::search(RowsView queries, std::size_t k, std::size_t width,
                         const storage::SlotSet* filter, std::size_t threads,
                         std::int64_t* ids, float* distances, Monitor* monitor) const {
   const bool bytes = options_.dtype == DType::kInt8 || options_.dtype == DType::kUInt8;
-  storage::check_rows(bytes ? options_.dtype : DType::kFloat32, queries, options_.dim,
-                      "queries");
+  storage::check_rows(options_.metric, bytes ? options_.dtype : DType::kFloat32,
+                      queries, options_.dim, "queries");
   parallel_for(
       queries.rows, threads, kQueriesPerRange,
       [&](std::size_t begin, std::size_t end, std::size_t) {
@@ -578,7 +590,7 @@ std::unique_ptr<GraphIndex> GraphIndex::load_from(const storage::FileReader& fil
   auto index = std::make_unique<GraphIndex>(options);
   index->rows_ = std::move(rows);
   if (file.has("graph.coded") && file.number("graph.coded", 0, 1) == 1) {
-    file.require(options.codes && options.metric != Metric::kL1, "graph.coded",
+    file.require(options.codes && has_codes(options.metric), "graph.coded",
                  "does not fit the options");
     index->codec_ = std::make_unique<codec::LinkCodec>(
         codec::LinkCodec::load_from(file, options.dim));

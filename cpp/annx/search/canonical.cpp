@@ -2,7 +2,9 @@
 #include "annx/search/canonical.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <limits>
 #include <type_traits>
 
 namespace annx::search {
@@ -11,6 +13,23 @@ namespace {
 kernels::Op op_of(Metric metric) {
   if (metric == Metric::kInnerProduct) return kernels::kOpDot;
   return metric == Metric::kL1 ? kernels::kOpL1 : kernels::kOpL2;
+}
+
+// The largest key of Poincare's distance that is no further than `radius`, by
+// bisection: positive floats are ordered as their bits.
+float ball_key_within(float radius) {
+  if (!(radius >= 0)) return -1;
+  std::uint32_t low = 0;
+  std::uint32_t high = std::bit_cast<std::uint32_t>(std::numeric_limits<float>::max());
+  while (low < high) {
+    const std::uint32_t middle = low + (high - low + 1) / 2;
+    if (ball_distance(std::bit_cast<float>(middle)) <= radius) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return std::bit_cast<float>(low);
 }
 
 }  // namespace
@@ -61,9 +80,22 @@ void row_norms(DType dtype, RowsView rows, std::size_t dim, float* out) {
   }
 }
 
+void row_norms(Metric metric, DType dtype, RowsView rows, std::size_t dim, float* out) {
+  if (metric != Metric::kPoincare) return row_norms(dtype, rows, dim, out);
+  std::vector<float> wide(dim);
+  for (std::size_t i = 0; i < rows.rows; ++i) {
+    kernels::active().widen[static_cast<std::size_t>(dtype)](rows.row(i), dim,
+                                                             wide.data());
+    out[i] = static_cast<float>(1 / ball_gap(wide.data(), dim));
+  }
+}
+
 template <class Key>
 Canonical<Key>::Canonical(const RowSet& set, const std::byte* query)
     : table_(&kernels::active()), set_(set), query_(query) {
+  if (set.metric == Metric::kPoincare) {
+    weight_ = 1 / ball_gap(reinterpret_cast<const float*>(query), set.dim);
+  }
   if (set.metric != Metric::kCosine || !is_float(set.dtype)) return;
   const auto* q = reinterpret_cast<const float*>(query);
   const double square = square_of(q, set.dim);
@@ -131,6 +163,9 @@ void Canonical<Key>::rows(const std::byte* rows, const float* norms, std::size_t
     if (set_.metric != Metric::kCosine) {
       table_->float_rows[op_of(set_.metric)][type](q, rows, set_.stride, count,
                                                    set_.dim, out);
+      for (std::size_t i = 0; i < count && set_.metric == Metric::kPoincare; ++i) {
+        out[i] = ball_key(out[i], weight_, norms[i]);
+      }
     } else if (square_ == 0) {
       for (std::size_t i = 0; i < count; ++i) out[i] = 1.0f;
       return;
@@ -170,6 +205,9 @@ void Canonical<Key>::gathered(const std::uint32_t* slots, std::size_t count,
       table_->float_gather[op_of(set_.metric)][type](
           reinterpret_cast<const float*>(query_), set_.rows, set_.stride, slots, count,
           set_.dim, out);
+      for (std::size_t i = 0; i < count && set_.metric == Metric::kPoincare; ++i) {
+        out[i] = ball_key(out[i], weight_, set_.norms[slots[i]]);
+      }
     } else {
       for (std::size_t i = 0; i < count; ++i) {
         rows(set_.rows + slots[i] * set_.stride, norms(slots[i]), 1, out + i);
@@ -185,6 +223,7 @@ void Canonical<Key>::gathered(const std::uint32_t* slots, std::size_t count,
 double comparable_radius(Metric metric, DType dtype, double radius) {
   constexpr double kLargest = std::numeric_limits<float>::max();
   radius = std::clamp(radius, -kLargest, kLargest);
+  if (metric == Metric::kPoincare) return ball_key_within(static_cast<float>(radius));
   return has_integer_key(metric, dtype) ? radius : static_cast<float>(radius);
 }
 

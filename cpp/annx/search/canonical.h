@@ -8,6 +8,9 @@
 // far from the origin) keep their order; relative error at most (dim / 32 + 16) *
 // 2^-24, and 2^-45 absolute. A vector whose squared norm is below the smallest normal
 // float32 counts as zero, and is at distance 1 from everything.
+//
+// Poincare's distance has the key of base/ball.h, of relative error (dim / 32 + 11) *
+// 2^-24, and becomes a distance only at the end.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +18,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "annx/base/ball.h"
 #include "annx/base/matrix_view.h"
 #include "annx/base/square.h"
 #include "annx/base/types.h"
@@ -33,7 +37,7 @@ struct RowSet {
   std::size_t stride = 0;  // bytes
   std::size_t count = 0;   // of rows, or of slots where those are given
   const std::uint32_t* slots = nullptr;
-  const float* norms = nullptr;         // by slot, from row_norms(); cosine only
+  const float* norms = nullptr;         // by slot, from row_norms(), where kept
   const storage::IdMap* ids = nullptr;  // null: a row's id is its slot
 
   std::uint32_t slot(std::size_t i) const {
@@ -81,6 +85,19 @@ void write_query(const RowSet& set, std::size_t row, std::byte* out);
 // |row| of each row, in float64 rounded to float32; 0 for a zero vector.
 void row_norms(DType dtype, RowsView rows, std::size_t dim, float* out);
 
+// What a metric keeps beside a row: |row| for cosine, 1 / (1 - |row|^2) for Poincare's.
+inline bool keeps_norms(Metric metric) {
+  return metric == Metric::kCosine || metric == Metric::kPoincare;
+}
+void row_norms(Metric metric, DType dtype, RowsView rows, std::size_t dim, float* out);
+
+// What a key of a metric is as a distance; rising.
+template <class Key>
+float distance_of(Metric metric, Key key) {
+  const auto value = static_cast<float>(key);
+  return metric == Metric::kPoincare ? ball_distance(value) : value;
+}
+
 template <class Key>
 class Canonical {
  public:
@@ -107,7 +124,7 @@ class Canonical {
   const std::vector<float>& unit() const { return unit_; }
   double square() const { return square_; }
 
-  // What a key is as a distance.
+  // What a key is as a distance, but for Poincare's.
   static float distance(Key key) { return static_cast<float>(key); }
 
  private:
@@ -121,9 +138,11 @@ class Canonical {
   const std::byte* query_;
   std::vector<float> unit_;  // cosine: the query times a power of two, norm in [1, 2)
   double square_ = 0;        // |unit|^2, 0 for a zero query
+  double weight_ = 0;        // poincare: 1 / (1 - |query|^2)
 };
 
-// A radius as keys are compared with it: a float32 where they are no integers.
+// A radius as keys are compared with it: a float32 where they are no integers; for
+// Poincare's the largest key whose distance is no larger.
 double comparable_radius(Metric metric, DType dtype, double radius);
 template <class Key>
 bool inside(Key key, double radius) {

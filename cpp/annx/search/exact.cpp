@@ -372,11 +372,12 @@ std::vector<TopK<Key>> tile_topk(const RowSet& set, RowsView queries, std::size_
 }
 
 template <class Key>
-void write(TopK<Key>& top, std::size_t k, std::int64_t* ids, float* distances) {
+void write(TopK<Key>& top, Metric metric, std::size_t k, std::int64_t* ids,
+           float* distances) {
   const auto& hits = top.sort();
   for (std::size_t i = 0; i < k; ++i) {
     ids[i] = i < hits.size() ? hits[i].id : storage::IdMap::kNoId;
-    distances[i] = i < hits.size() ? Canonical<Key>::distance(hits[i].key) : kInfinity;
+    distances[i] = i < hits.size() ? distance_of(metric, hits[i].key) : kInfinity;
   }
 }
 
@@ -410,7 +411,7 @@ void topk(const RowSet& set, RowsView queries, std::size_t k_wanted,
           auto best = tile_topk<Key>(set, part_of(queries, first, last - first), k, 1,
                                      centre, parts.rows, nullptr);
           for (std::size_t q = first; q < last; ++q) {
-            write(best[q - first], k_wanted, ids + q * k_wanted,
+            write(best[q - first], set.metric, k_wanted, ids + q * k_wanted,
                   distances + q * k_wanted);
           }
         },
@@ -425,7 +426,7 @@ void topk(const RowSet& set, RowsView queries, std::size_t k_wanted,
         tiles ? tile_topk<Key>(set, some, k, threads, centre, parts.rows, part.get())
               : stream_topk<Key>(set, some, k, threads, part.get());
     for (std::size_t q = 0; q < count; ++q) {
-      write(best[q], k_wanted, ids + (first + q) * k_wanted,
+      write(best[q], set.metric, k_wanted, ids + (first + q) * k_wanted,
             distances + (first + q) * k_wanted);
     }
   }
@@ -568,7 +569,7 @@ Ragged all_within(const RowSet& set, RowsView queries, double radius, bool count
     for (const auto& hits : found) {
       for (const Hit<Key>& hit : hits) {
         result.ids.push_back(hit.id);
-        result.distances.push_back(Canonical<Key>::distance(hit.key));
+        result.distances.push_back(distance_of(set.metric, hit.key));
       }
       result.offsets.push_back(static_cast<std::int64_t>(result.ids.size()));
     }
@@ -588,7 +589,7 @@ void pairs(const RowSet& set, RowsView queries, std::size_t threads, Monitor* mo
                     [&](std::size_t q, std::size_t at, std::size_t n, const Key* keys) {
                       float* to = out + (first + q) * set.count + at;
                       for (std::size_t i = 0; i < n; ++i) {
-                        to[i] = Canonical<Key>::distance(keys[i]);
+                        to[i] = distance_of(set.metric, keys[i]);
                       }
                     });
       },

@@ -24,7 +24,7 @@ void widen_row(DType dtype, const std::byte* row, std::size_t dim, float* out) {
 }  // namespace
 
 bool tiles_serve(Metric metric, DType dtype) {
-  return dtype != DType::kBits && metric != Metric::kL1;
+  return dtype != DType::kBits && metric != Metric::kL1 && metric != Metric::kPoincare;
 }
 
 std::vector<float> TilePass::centre_of(const RowSet& set) {

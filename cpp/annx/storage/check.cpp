@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "annx/base/ball.h"
 #include "annx/base/error.h"
 #include "annx/kernels/dispatch.h"
 
@@ -86,6 +87,24 @@ void check_rows(DType dtype, RowsView rows, std::size_t dim,
         }
       }
       return;
+  }
+}
+
+void check_rows(Metric metric, DType dtype, RowsView rows, std::size_t dim,
+                std::string_view argument) {
+  check_rows(dtype, rows, dim, argument);
+  if (metric != Metric::kPoincare) return;
+  std::vector<float> wide(dtype == DType::kFloat32 ? 0 : dim);
+  for (std::size_t i = 0; i < rows.rows; ++i) {
+    const auto* row = reinterpret_cast<const float*>(rows.row(i));
+    if (dtype != DType::kFloat32) {
+      kernels::active().widen[static_cast<std::size_t>(dtype)](rows.row(i), dim,
+                                                               wide.data());
+      row = wide.data();
+    }
+    if (!(ball_gap(row, dim) >= kLeastGap)) {
+      refuse(argument, i, "is not within the unit ball; its length must be below 1");
+    }
   }
 }
 

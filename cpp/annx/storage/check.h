@@ -16,4 +16,8 @@ namespace annx::storage {
 // always good. Thread-safe.
 void check_rows(DType dtype, RowsView rows, std::size_t dim, std::string_view argument);
 
+// The same and, for Metric::kPoincare, that rows (of floats) lie within the unit ball.
+void check_rows(Metric metric, DType dtype, RowsView rows, std::size_t dim,
+                std::string_view argument);
+
 }  // namespace annx::storage

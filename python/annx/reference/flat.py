@@ -34,6 +34,7 @@ def pairwise_distances(
         ip        - sum q x
         cosine    |q / |q| - x / |x||^2 / 2 = 1 - cos; 1 where either is zero
         l1        sum abs(q - x)
+        poincare  2 arsinh(|q - x| / sqrt((1 - |q|^2) (1 - |x|^2)))
         hamming   the number of bits that differ
         jaccard   1 - bits in both / bits in either; 0 where neither has any
         ========= ============================================================
@@ -70,6 +71,10 @@ def pairwise_distances(
         elif metric == "cosine":
             result[i] = np.square(q - right).sum(axis=1) / 2
             result[i, right_zero | left_zero[i]] = 1.0
+        elif metric == "poincare":
+            gaps = (1 - np.square(q).sum()) * (1 - np.square(right).sum(axis=1))
+            square = np.square(q - right).sum(axis=1)
+            result[i] = 2 * np.arcsinh(np.sqrt(square / gaps))
         elif metric in ("l1", "hamming"):
             result[i] = np.abs(q - right).sum(axis=1)
         elif metric == "jaccard":

@@ -76,8 +76,18 @@ def beam_search(
             del beam[width:]
 
 
+def occludes(relax: float, between: Any, key: Any, slack: float = 0.0) -> Any:
+    """Whether s occludes c from x, from the keys of (s, c) and of (x, c).
+
+    With `slack` (3 in hyperbolic space, whose keys are ``sinh(d / 2)**2``) s must be
+    nearer to c than x is by up to ``log(1 + slack)``, the more so the further c is.
+    """
+    wider = relax * (1 + slack * key / (1 + key)) if slack else relax
+    return wider * between <= key
+
+
 def select_neighbours(
-    candidates: list[Pair], keys: Any, most: int, relax: float
+    candidates: list[Pair], keys: Any, most: int, relax: float, slack: float = 0.0
 ) -> list[Pair]:
     """Choose links by the relative-neighbourhood rule.
 
@@ -92,6 +102,8 @@ def select_neighbours(
     relax : float
         A candidate c is dropped when some chosen, nearer s has
         ``relax * key(s, c) <= key(x, c)``.
+    slack : float
+        As of `occludes`.
 
     Returns
     -------
@@ -119,7 +131,7 @@ def select_neighbours(
             left = [
                 pair
                 for pair, key in zip(left, between, strict=True)
-                if not relax * float(key) <= pair[0]
+                if not occludes(relax, float(key), pair[0], slack)
             ]
     return chosen
 
@@ -145,7 +157,7 @@ class GraphIndex:
     Parameters
     ----------
     dim : int
-    metric : {"l2", "cosine", "ip", "l1"}
+    metric : {"l2", "cosine", "ip", "l1", "poincare"}
     dtype : str
         Of no effect: everything is float64.
     degree, ef_construction, alpha, seed
@@ -154,7 +166,9 @@ class GraphIndex:
     Notes
     -----
     Keys between vectors are l2 for ``"l2"`` and, on unit vectors, for ``"cosine"``; l1
-    for ``"l1"``; and for ``"ip"`` the negated inner product around the mean, without
+    for ``"l1"``; ``sinh(d / 2)**2`` for ``"poincare"``, which for near vectors is
+    about a quarter of the squared distance; and for ``"ip"`` the negated inner product
+    around the mean, without
     which vectors far from the origin would all be one another's best. Every node but
     slot 0 has a tree edge into it, from the nearest node before it that has room, which
     is never pruned: so all can be reached. Adding a node costs O(n) here, because all
@@ -189,6 +203,7 @@ class GraphIndex:
         self.seed = seed
         # Keys but those of l1 are squared distances; those of ip are no distances.
         self._relax = {"l1": alpha, "ip": 1.0}.get(metric, alpha * alpha)
+        self._slack = 3.0 if metric == "poincare" else 0.0
         self.vectors = np.empty((0, dim))
         self._ids = np.empty(0, np.int64)
         self.links: list[list[int]] = []
@@ -274,7 +289,7 @@ class GraphIndex:
         keys: NDArray[np.float64] = pairwise_distances(
             rows[[slot]], rows[others], metric=metric
         )[0]
-        return keys
+        return np.sinh(keys / 2) ** 2 if metric == "poincare" else keys
 
     def _add_batch(self, rows: NDArray[np.float64]) -> None:
         first = len(self.vectors)
@@ -300,7 +315,7 @@ class GraphIndex:
                 parents[node] = min(earlier)[1]
             candidates = sorted(found + others)[: self.ef_construction]
             picked = select_neighbours(
-                candidates, self._keys, self.degree // 2, self._relax
+                candidates, self._keys, self.degree // 2, self._relax, self._slack
             )
             chosen[node] = [slot for _, slot in picked]
         self.links += [list(chosen[node]) for node in batch]
@@ -338,11 +353,14 @@ class GraphIndex:
             return
         key = float(self._keys(target, [source])[0])
         there = self._keys(target, links)
-        between = self._relax * self._keys(source, links)
+        between = self._keys(source, links)
         loose = [j for j, slot in enumerate(links) if (target, slot) not in self.tree]
-        if not tree and bool(np.any((there <= key) & (between <= key))):
+        rule = self._relax, between
+        hidden = occludes(*rule, key, self._slack)
+        if not tree and bool(np.any((there <= key) & hidden)):
             return
-        beaten = [j for j in loose if there[j] > key and between[j] <= there[j]]
+        hides = occludes(*rule, there, self._slack)
+        beaten = [j for j in loose if there[j] > key and hides[j]]
         if not beaten and not tree and max(there[j] for j in loose) <= key:
             return
         # The farthest goes; of equals, the first in the list.
