@@ -20,8 +20,10 @@ struct IvfIndex::Scratch {
   // Of up to kScorePoints queries.
   std::vector<float> vectors;
   std::vector<float> centred;
-  std::vector<float> list_keys;  // `stride` apart
+  std::vector<float> list_keys;  // `stride` apart, a multiple of kGroup
   std::size_t stride = 0;
+  float squares[kernels::kScorePoints];  // what l2's keys lack: |q'|^2
+  std::vector<float> minima;
   std::vector<std::uint32_t> probes;
   std::vector<float> probe_keys;
   // Candidates, `size` of them: estimate, place, and which of the probes.
@@ -36,9 +38,9 @@ struct IvfIndex::Scratch {
   std::vector<float> screened;
   std::size_t size = 0;
 
-  // Sets probes to those of `lists` lists with the `wanted` least keys, nearest first;
-  // the keys begin at `begin`.
-  void choose(std::size_t begin, std::size_t lists, std::size_t wanted);
+  // Sets probes to those of `lists` lists with the `wanted` least keys for query `row`,
+  // nearest first.
+  void choose(std::size_t row, std::size_t lists, std::size_t wanted, bool products);
   // Keeps about `wanted` of the least estimates; returns the greatest of them.
   float shrink(std::size_t wanted);
 };

@@ -26,20 +26,47 @@ constexpr std::size_t kFewAllowed = 1000;
 
 }  // namespace
 
-void IvfIndex::Scratch::choose(std::size_t begin, std::size_t lists,
-                               std::size_t wanted) {
-  const float* from = list_keys.data() + begin;
-  const float limit = search::least_limit(from, lists, wanted, wanted / 8);
+// A list is nearer than the limit only if the nearest of its group is, and where as
+// many groups as lists are wanted have one that near, so have enough lists: a limit
+// that is sought among the groups' nearest serves, and leaves few lists to sort.
+void IvfIndex::Scratch::choose(std::size_t row, std::size_t lists, std::size_t wanted,
+                               bool products) {
+  constexpr std::size_t kGroup = kernels::kGroup;
+  const float* from = list_keys.data() + row * stride;
+  const std::size_t groups = stride / kGroup;
   probes.clear();
-  for (std::size_t l = 0; l < lists; ++l) {
-    if (from[l] <= limit) probes.push_back(static_cast<std::uint32_t>(l));
+  float limit = kInfinity;
+  if (wanted <= groups) {
+    minima.resize(groups);
+    for (std::size_t g = 0; g < groups; ++g) {
+      float least[4];
+      for (std::size_t j = 0; j < 4; ++j) {
+        const float* four = from + g * kGroup + j;
+        least[j] = std::min(std::min(four[0], four[4]), std::min(four[8], four[12]));
+      }
+      minima[g] = std::min(std::min(least[0], least[1]), std::min(least[2], least[3]));
+    }
+    limit = search::least_limit(minima.data(), groups, wanted, wanted / 8);
+  } else {
+    minima.assign(groups, -kInfinity);
+    limit = search::least_limit(from, lists, wanted, wanted / 8);
+  }
+  for (std::size_t g = 0; g < groups; ++g) {
+    if (minima[g] > limit) continue;
+    const std::size_t end = std::min(lists, (g + 1) * kGroup);
+    for (std::size_t l = g * kGroup; l < end; ++l) {
+      if (from[l] <= limit) probes.push_back(static_cast<std::uint32_t>(l));
+    }
   }
   std::sort(probes.begin(), probes.end(), [&](std::uint32_t a, std::uint32_t b) {
     return from[a] < from[b] || (from[a] == from[b] && a < b);
   });
   probes.resize(wanted);
   probe_keys.resize(wanted);
-  for (std::size_t p = 0; p < wanted; ++p) probe_keys[p] = from[probes[p]];
+  for (std::size_t p = 0; p < wanted; ++p) {
+    const float key = from[probes[p]];
+    probe_keys[p] = products ? key : std::max(0.0f, key + squares[row]);
+  }
 }
 
 float IvfIndex::Scratch::shrink(std::size_t wanted) {
@@ -98,7 +125,7 @@ void IvfIndex::search(RowsView queries, const Search& how,
           const std::size_t part = std::min(kernels::kScorePoints, end - at);
           score_lists(scratch, queries, at, part);
           for (std::size_t i = 0; i < part; ++i) {
-            scratch.choose(i * scratch.stride, lists, probes);
+            scratch.choose(i, lists, probes, trained_->products);
             std::int64_t* to_ids = ids + (at + i) * how.k;
             float* to_distances = distances + (at + i) * how.k;
             if (flat()) {
@@ -134,12 +161,12 @@ void IvfIndex::Trained::pack() {
   }
 }
 
-// Float vectors of some queries, and the keys of all lists for each of them.
+// Float vectors of some queries, and the keys of all lists for each of them, less what
+// is the same for all lists.
 void IvfIndex::score_lists(Scratch& scratch, RowsView queries, std::size_t first,
                            std::size_t count) const {
   const std::size_t dim = options_.dim;
   const DType type = search::query_dtype(options_.dtype);
-  const std::size_t lists = trained_->lists.lists();
   scratch.stride = trained_->offsets.size();
   scratch.vectors.resize(kernels::kScorePoints * dim);
   scratch.centred.resize(kernels::kScorePoints * dim);
@@ -162,14 +189,10 @@ void IvfIndex::score_lists(Scratch& scratch, RowsView queries, std::size_t first
                      trained_->groups.size(), scratch.list_keys.data(), scratch.stride,
                      nullptr, 0);
   }
-  if (options_.metric == Metric::kInnerProduct) return;
   for (std::size_t i = 0; i < count; ++i) {
-    float square;
-    kernels::active().float_squares[0](
+    table.float_squares[0](
         reinterpret_cast<const std::byte*>(scratch.centred.data() + i * dim), 0, 1, dim,
-        &square);
-    float* keys = scratch.list_keys.data() + i * scratch.stride;
-    for (std::size_t l = 0; l < lists; ++l) keys[l] = std::max(0.0f, keys[l] + square);
+        &scratch.squares[i]);
   }
 }
 

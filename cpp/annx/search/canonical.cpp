@@ -103,7 +103,9 @@ Canonical<Key>::Canonical(const RowSet& set, const std::byte* query)
   int exponent;
   std::frexp(std::sqrt(square), &exponent);
   unit_.resize(set.dim);
-  for (std::size_t k = 0; k < set.dim; ++k) unit_[k] = std::ldexp(q[k], 1 - exponent);
+  // Norms are between 2^-64 and 2^64, so the factor is a normal number and exact.
+  const float factor = std::ldexp(1.0f, 1 - exponent);
+  for (std::size_t k = 0; k < set.dim; ++k) unit_[k] = q[k] * factor;
   square_ = square_of(unit_.data(), set.dim);
 }
 
