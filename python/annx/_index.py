@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annx._validate import (
+    DTYPES,
     as_ids,
     as_queries,
     as_rows,
@@ -30,7 +31,7 @@ from annx.filters import IdSet
 from annx.io import Saved
 from annx.results import RadiusResult
 
-__all__ = ["Index", "Progress", "ScannedIndex", "radius_by_search"]
+__all__ = ["Index", "Progress", "ScannedIndex", "as_set", "radius_by_search"]
 
 Progress = Callable[[int, int], Any]
 """Called with (done, total) now and then; what it raises stops the work."""
@@ -217,11 +218,84 @@ def radius_by_search(
     )
 
 
+def as_set(
+    vectors: Any, metric: str, dtype: str | None
+) -> tuple[NDArray[Any], int, str]:
+    """Return vectors, (n, dim), their dim and how to take them, unless `dtype` says.
+
+    As their own type if that is one of an index's, else as float32; as bits for the
+    metrics of bits.
+    """
+    array = np.asarray(vectors)
+    if dtype is None:
+        dtype = array.dtype.name if array.dtype.name in DTYPES else "float32"
+        if metric in ("hamming", "jaccard"):
+            dtype = "bits"
+    if array.ndim != 2:
+        raise ValueError(
+            f"vectors has {array.ndim} dimensions; it must have 2, a vector a row"
+        )
+    packed = dtype == "bits" and array.dtype.kind != "b"
+    return array, array.shape[1] * (8 if packed else 1), dtype
+
+
 class ScannedIndex(Index):
     """An index whose searches scan vectors: they can go, change, and be counted.
 
     What a family by graph cannot do as easily.
     """
+
+    def add(
+        self,
+        vectors: Any,
+        ids: Any = None,
+        *,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> NDArray[np.int64]:
+        """Add vectors; all of them or, if it raises, none.
+
+        Parameters
+        ----------
+        vectors : array_like, shape (n, dim)
+            Many at once take less time, and make a better index, than one at a time.
+        ids : array_like of int, shape (n,), optional
+            Unique, >= 0 and not yet in the index. Otherwise ids go on from the highest
+            ever used, beginning with 0.
+        threads : int, optional
+            All cores unless given. The index does not depend on it.
+        progress : callable, optional
+            Called with (done, total) of the step at work now and then. Whatever it
+            raises, and Ctrl-C, stops the work and leaves the index as it was.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+            The ids.
+
+        Raises
+        ------
+        NotTrainedError
+            The family needs `train`, and it was not called.
+        """
+        rows = as_rows(
+            vectors, name="vectors", dim=self.dim, dtype=self.dtype, check=False
+        )
+        return self._add(rows, ids, threads, progress)
+
+    def _add(
+        self,
+        rows: NDArray[Any],
+        ids: Any,
+        threads: int | None,
+        progress: Progress | None,
+    ) -> NDArray[np.int64]:
+        """Add rows in their stored form; native code checks the values."""
+        given = None if ids is None else as_ids(ids, count=rows.shape[0])
+        result: NDArray[np.int64] = self._native.add(
+            rows, given, check_threads(threads), check_progress(progress)
+        )
+        return result
 
     def remove(self, ids: Any) -> None:
         """Remove vectors; all of them or, if it raises, none.

@@ -80,7 +80,7 @@ def exact_search(
         vectors, "vectors", metric, dtype, hyperbolic=True
     )
     array, single = as_queries(queries, dim=dim, dtype=query_dtype(dtype))
-    ids, distances = _core.exact_search(
+    found = _core.exact_search(
         array,
         rows,
         dim,
@@ -90,9 +90,7 @@ def exact_search(
         check_threads(threads, array.shape[0]),
         check_progress(progress),
     )
-    if single:
-        return SearchResult(ids[0], distances[0], metric)
-    return SearchResult(ids, distances, metric)
+    return SearchResult._of(found, metric, single)
 
 
 def pairwise_distances(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annx import _core
-from annx._index import Progress, ScannedIndex
+from annx._index import Progress, ScannedIndex, as_set
 from annx._validate import (
     DTYPES,
     as_ids,
@@ -105,15 +105,8 @@ class FlatIndex(ScannedIndex):
         ids: Any = None,
     ) -> FlatIndex:
         """Make an index of vectors, (n, dim); `dtype` is theirs unless given."""
-        array = np.asarray(vectors)
-        if dtype is None:
-            dtype = array.dtype.name if array.dtype.name in DTYPES else "float32"
-        if array.ndim != 2:
-            raise ValueError(
-                f"vectors has {array.ndim} dimensions; it must have 2, a vector a row"
-            )
-        packed = dtype == "bits" and array.dtype.kind != "b"
-        index = cls(array.shape[1] * (8 if packed else 1), metric, dtype)
+        array, dim, dtype = as_set(vectors, metric, dtype)
+        index = cls(dim, metric, dtype)
         index.add(array, ids)
         return index
 
@@ -186,27 +179,25 @@ class FlatIndex(ScannedIndex):
             Ids and distances, (n, k) or (k,), nearest first, ties by id; padded with
             -1 and +inf.
         """
-        found: SearchResult | None = self._native.search_single(
+        quick: SearchResult | None = self._native.search_single(
             queries, k, None, threads, SearchResult, filter, progress, recall
         )
-        if found is not None:
-            return found
+        if quick is not None:
+            return quick
         if recall is not None and not 0 < recall <= 1:
             raise ValueError(f"recall is {recall}; it must be above 0 and at most 1")
         dim, metric, dtype = self._known()
         array, single = as_queries(
             queries, dim=dim, dtype=query_dtype(dtype), check=False
         )
-        ids, distances = self._native.search(
+        found = self._native.search(
             array,
             check_k(k),
             None if filter is None else self._filter(filter),
             check_threads(threads, array.shape[0]),
             check_progress(progress),
         )
-        if single:
-            return SearchResult(ids[0], distances[0], metric)
-        return SearchResult(ids, distances, metric)
+        return SearchResult._of(found, metric, single)
 
     def count_radius(
         self,

@@ -12,7 +12,6 @@ from annx import _core
 from annx._index import Progress, ScannedIndex
 from annx._validate import (
     DTYPES,
-    as_ids,
     as_queries,
     as_rows,
     check_choice,
@@ -234,19 +233,6 @@ class IVFIndex(ScannedIndex):
     ) -> None:
         self._native.train(rows, check_threads(threads), check_progress(progress))
 
-    def _add(
-        self,
-        rows: NDArray[Any],
-        ids: Any,
-        threads: int | None,
-        progress: Progress | None,
-    ) -> NDArray[np.int64]:
-        given = None if ids is None else as_ids(ids, count=rows.shape[0])
-        result: NDArray[np.int64] = self._native.add(
-            rows, given, check_threads(threads), check_progress(progress)
-        )
-        return result
-
     @property
     def trained(self) -> bool:
         """Whether there are centroids."""
@@ -329,38 +315,6 @@ class IVFIndex(ScannedIndex):
         self._train(rows, threads, progress)
         return self
 
-    def add(
-        self,
-        vectors: Any,
-        ids: Any = None,
-        *,
-        threads: int | None = None,
-        progress: Progress | None = None,
-    ) -> NDArray[np.int64]:
-        """Add vectors; all of them or, if it raises, none.
-
-        Parameters
-        ----------
-        vectors : array_like, shape (n, dim)
-        ids : array_like of int, shape (n,), optional
-            Unique, >= 0 and not yet in the index. Otherwise ids go on from the highest
-            ever used, beginning with 0.
-        threads, progress : optional
-            As for `train`.
-
-        Returns
-        -------
-        ndarray of int64, shape (n,)
-            The ids.
-
-        Raises
-        ------
-        NotTrainedError
-            Before `train`.
-        """
-        rows = as_rows(vectors, name="vectors", dim=self.dim, dtype=self.dtype)
-        return self._add(rows, ids, threads, progress)
-
     def search(
         self,
         queries: Any,
@@ -404,7 +358,7 @@ class IVFIndex(ScannedIndex):
             Ids and distances, (n, k) or (k,), nearest first, ties by id; padded with
             -1 and +inf.
         """
-        found: SearchResult | None = self._native.search_single(
+        quick: SearchResult | None = self._native.search_single(
             queries,
             k,
             n_probe,
@@ -415,15 +369,15 @@ class IVFIndex(ScannedIndex):
             filter,
             progress,
         )
-        if found is not None:
-            return found
+        if quick is not None:
+            return quick
         dim, metric, dtype = self._known()
         rows, single = as_queries(
             queries, dim=dim, dtype=query_dtype(dtype), check=False
         )
         if n_probe is None:
             n_probe = self.n_probe
-        ids, distances = self._native.search(
+        found = self._native.search(
             rows,
             check_k(k),
             check_int(n_probe, name="n_probe", low=1),
@@ -433,9 +387,7 @@ class IVFIndex(ScannedIndex):
             check_threads(threads, rows.shape[0]),
             check_progress(progress),
         )
-        if single:
-            return SearchResult(ids[0], distances[0], metric)
-        return SearchResult(ids, distances, metric)
+        return SearchResult._of(found, metric, single)
 
     def search_radius(
         self,

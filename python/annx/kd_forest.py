@@ -5,13 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from annx import _core
 from annx._index import Progress, ScannedIndex
 from annx._validate import (
-    as_ids,
     as_queries,
     as_rows,
     check_choice,
@@ -132,43 +128,6 @@ class KDForestIndex(ScannedIndex):
         """How many trees vectors are built into."""
         return int(self._native.n_trees)
 
-    def add(
-        self,
-        vectors: Any,
-        ids: Any = None,
-        *,
-        threads: int | None = None,
-        progress: Progress | None = None,
-    ) -> NDArray[np.int64]:
-        """Add vectors; all of them or, if it raises, none.
-
-        Parameters
-        ----------
-        vectors : array_like, shape (n, dim)
-            Finite. Many at once make fewer and larger trees than one at a time.
-        ids : array_like of int, shape (n,), optional
-            Unique, >= 0 and not yet in the index. Otherwise ids go on from the highest
-            ever used, beginning with 0.
-        threads : int, optional
-            All cores unless given. The trees do not depend on it.
-        progress : callable, optional
-            Called with (done, total) of the step at work now and then. Whatever it
-            raises, and Ctrl-C, stops the building and leaves the index as it was.
-
-        Returns
-        -------
-        ndarray of int64, shape (n,)
-            The ids.
-        """
-        rows = as_rows(
-            vectors, name="vectors", dim=self.dim, dtype=self.dtype, check=False
-        )
-        given = None if ids is None else as_ids(ids, count=rows.shape[0])
-        result: NDArray[np.int64] = self._native.add(
-            rows, given, check_threads(threads), check_progress(progress)
-        )
-        return result
-
     def search(
         self,
         queries: Any,
@@ -205,14 +164,14 @@ class KDForestIndex(ScannedIndex):
             Ids and distances, (n, k) or (k,), nearest first, ties by id; padded with
             -1 and +inf.
         """
-        found: SearchResult | None = self._native.search_single(
+        quick: SearchResult | None = self._native.search_single(
             queries, k, checks, threads, SearchResult, filter, progress
         )
-        if found is not None:
-            return found
+        if quick is not None:
+            return quick
         dim, metric, dtype = self._known()
         array, single = as_queries(queries, dim=dim, dtype=dtype, check=False)
-        ids, distances = self._native.search(
+        found = self._native.search(
             array,
             check_k(k),
             0 if checks is None else check_int(checks, name="checks", low=1),
@@ -220,9 +179,7 @@ class KDForestIndex(ScannedIndex):
             check_threads(threads, array.shape[0]),
             check_progress(progress),
         )
-        if single:
-            return SearchResult(ids[0], distances[0], metric)
-        return SearchResult(ids, distances, metric)
+        return SearchResult._of(found, metric, single)
 
     def memory_usage(self) -> dict[str, int]:
         """Return the bytes of memory held, by purpose, with their sum as ``"total"``.

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annx import _core
-from annx._index import Progress, ScannedIndex
+from annx._index import Progress, ScannedIndex, as_set
 from annx._validate import (
     DTYPES,
-    as_ids,
     as_queries,
     as_rows,
     check_choice,
@@ -164,17 +163,8 @@ class LSHIndex(ScannedIndex):
         Without `dtype` it is that of the vectors, and ``"bits"`` for hamming and
         jaccard.
         """
-        array = np.asarray(vectors)
-        if dtype is None:
-            dtype = array.dtype.name if array.dtype.name in DTYPES else "float32"
-            if metric in ("hamming", "jaccard"):
-                dtype = "bits"
-        if array.ndim != 2:
-            raise ValueError(
-                f"vectors has {array.ndim} dimensions; it must have 2, a vector a row"
-            )
-        packed = dtype == "bits" and array.dtype.kind != "b"
-        index = cls(array.shape[1] * (8 if packed else 1), metric, dtype, **options)
+        array, dim, dtype = as_set(vectors, metric, dtype)
+        index = cls(dim, metric, dtype, **options)
         index.add(array, ids, threads=threads, progress=progress)
         return index
 
@@ -197,43 +187,6 @@ class LSHIndex(ScannedIndex):
     def width(self) -> float | None:
         """Of a cell; None where there are none, or until the first vectors."""
         return float(self._native.width) or None
-
-    def add(
-        self,
-        vectors: Any,
-        ids: Any = None,
-        *,
-        threads: int | None = None,
-        progress: Progress | None = None,
-    ) -> NDArray[np.int64]:
-        """Add vectors; all of them or, if it raises, none.
-
-        Parameters
-        ----------
-        vectors : array_like, shape (n, dim)
-            The first ones choose what was left open: add many at once.
-        ids : array_like of int, shape (n,), optional
-            Unique, >= 0 and not yet in the index. Otherwise ids go on from the highest
-            ever used, beginning with 0.
-        threads : int, optional
-            All cores unless given. The tables do not depend on it.
-        progress : callable, optional
-            Called with (done, total) of the step at work now and then. Whatever it
-            raises, and Ctrl-C, stops the work and leaves the index as it was.
-
-        Returns
-        -------
-        ndarray of int64, shape (n,)
-            The ids.
-        """
-        rows = as_rows(
-            vectors, name="vectors", dim=self.dim, dtype=self.dtype, check=False
-        )
-        given = None if ids is None else as_ids(ids, count=rows.shape[0])
-        result: NDArray[np.int64] = self._native.add(
-            rows, given, check_threads(threads), check_progress(progress)
-        )
-        return result
 
     def hash_values(self, vectors: Any) -> NDArray[np.int32]:
         """Return the values of all hash functions.
@@ -295,16 +248,16 @@ class LSHIndex(ScannedIndex):
             Ids and distances, (n, k) or (k,), nearest first, ties by id; padded with
             -1 and +inf.
         """
-        found: SearchResult | None = self._native.search_single(
+        quick: SearchResult | None = self._native.search_single(
             queries, k, n_probe, threads, SearchResult, filter, progress, rerank
         )
-        if found is not None:
-            return found
+        if quick is not None:
+            return quick
         dim, metric, dtype = self._known()
         array, single = as_queries(
             queries, dim=dim, dtype=query_dtype(dtype), check=False
         )
-        ids, distances = self._native.search(
+        found = self._native.search(
             array,
             check_k(k),
             0 if n_probe is None else check_int(n_probe, name="n_probe", low=1),
@@ -313,9 +266,7 @@ class LSHIndex(ScannedIndex):
             check_threads(threads, array.shape[0]),
             check_progress(progress),
         )
-        if single:
-            return SearchResult(ids[0], distances[0], metric)
-        return SearchResult(ids, distances, metric)
+        return SearchResult._of(found, metric, single)
 
     def memory_usage(self) -> dict[str, int]:
         """Return the bytes of memory held, by purpose, with their sum as ``"total"``.

@@ -5,13 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from annx import _core
 from annx._index import Progress, ScannedIndex
 from annx._validate import (
-    as_ids,
     as_queries,
     as_rows,
     check_choice,
@@ -159,42 +155,6 @@ class PQFlatIndex(ScannedIndex):
         self._native.train(rows, check_threads(threads), check_progress(progress))
         return self
 
-    def add(
-        self,
-        vectors: Any,
-        ids: Any = None,
-        *,
-        threads: int | None = None,
-        progress: Progress | None = None,
-    ) -> NDArray[np.int64]:
-        """Add vectors; all of them or, if it raises, none.
-
-        Parameters
-        ----------
-        vectors : array_like of float32, shape (n, dim)
-        ids : array_like of int, shape (n,), optional
-            Unique, >= 0 and not yet in the index. Otherwise ids go on from the highest
-            ever used, beginning with 0.
-        threads, progress : optional
-            As for `train`.
-
-        Returns
-        -------
-        ndarray of int64, shape (n,)
-            The ids.
-
-        Raises
-        ------
-        NotTrainedError
-            Before `train`.
-        """
-        rows = as_rows(vectors, name="vectors", dim=self.dim)
-        given = None if ids is None else as_ids(ids, count=rows.shape[0])
-        result: NDArray[np.int64] = self._native.add(
-            rows, given, check_threads(threads), check_progress(progress)
-        )
-        return result
-
     def search(
         self,
         queries: Any,
@@ -230,7 +190,7 @@ class PQFlatIndex(ScannedIndex):
             -1 and +inf.
         """
         rows, single = as_queries(queries, dim=self.dim)
-        ids, distances = self._native.search(
+        found = self._native.search(
             rows,
             check_k(k),
             check_int(rerank, name="rerank", low=0, high=2**31),
@@ -238,6 +198,4 @@ class PQFlatIndex(ScannedIndex):
             check_threads(threads, rows.shape[0]),
             check_progress(progress),
         )
-        if single:
-            return SearchResult(ids[0], distances[0], self.metric)
-        return SearchResult(ids, distances, self.metric)
+        return SearchResult._of(found, self.metric, single)

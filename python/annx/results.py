@@ -63,6 +63,19 @@ class SearchResult:
         # which costs more than validating a query.
         self.__dict__.update(ids=ids, distances=distances, metric=metric)
 
+    @classmethod
+    def _of(
+        cls,
+        found: tuple[NDArray[np.int64], NDArray[np.float32]],
+        metric: str,
+        single: bool,
+    ) -> SearchResult:
+        """Of ids and distances, (n, k); of the one query, if it was a `single` one."""
+        ids, distances = found
+        if single:
+            return cls(ids[0], distances[0], metric)
+        return cls(ids, distances, metric)
+
     def __iter__(self) -> Iterator[Any]:
         return iter((self.ids, self.distances))
 
