@@ -183,6 +183,23 @@ def test_vectors_at_the_edge_are_judged_exactly(seed, dim):
                 index.add(x[None])
 
 
+@given(own.seeds, st.integers(2, 60), st.integers(1, 2))
+def test_smallest_gaps_lose_nothing(seed, dim, more):
+    rng = np.random.default_rng(seed)
+    x = np.zeros(dim + more, np.float32)
+    x[:dim] = own.make_ball(seed, 1, dim)[0] * rng.uniform(0.5, 0.999)
+    # Each further element takes what is left but for the rounding of its root.
+    for i in range(dim, dim + more):
+        left = 1 - sum(Fraction(float(v)) ** 2 for v in x)
+        x[i] = np.nextafter(np.float32(float(left) ** 0.5), np.float32(0))
+    gap = 1 - sum(Fraction(float(v)) ** 2 for v in x)
+    if gap < Fraction(1, 2**50):
+        return
+    found = annx.pairwise_distances(x[None], 0 * x[None], metric="poincare")[0, 0]
+    expected = 2 * np.arcsinh(np.sqrt(float((1 - gap) / gap)))
+    assert found == pytest.approx(expected, rel=2e-6)
+
+
 def test_vectors_outside_are_refused_and_change_nothing():
     good = own.make_ball(0, 20, 3)
     flat, graph = annx.FlatIndex(3, "poincare"), annx.GraphIndex(3, "poincare")

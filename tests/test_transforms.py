@@ -451,6 +451,10 @@ def test_index_is_the_family_behind_the_transform(family, tmp_path):
             assert np.array_equal(left, right)
 
     check(index)
+    if hasattr(inner, "count_radius"):
+        assert np.array_equal(
+            index.count_radius(queries, 1.5), inner.count_radius(wanted, 1.5)
+        )
     index.save(tmp_path / "both.annx")
     for again in (
         annx.load(tmp_path / "both.annx"),

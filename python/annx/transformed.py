@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from annx import _core
@@ -121,7 +122,7 @@ class TransformedIndex(Index):
         *,
         threads: int | None = None,
         progress: Progress | None = None,
-    ) -> NDArray[Any]:
+    ) -> NDArray[np.int64]:
         """Add vectors, (n, dim), as the family's ``add``: all, or none if it raises.
 
         Returns
@@ -130,7 +131,7 @@ class TransformedIndex(Index):
             The ids.
         """
         rows = self._transform.transform(vectors, threads=threads)
-        added: NDArray[Any] = self._index.add(
+        added: NDArray[np.int64] = self._index.add(
             rows, ids, threads=threads, progress=progress
         )
         return added
@@ -186,6 +187,16 @@ class TransformedIndex(Index):
         )
         found: RadiusResult = self._index.search_radius(rows, radius, **options)
         return found
+
+    def count_radius(
+        self, queries: Any, radius: float, **options: Any
+    ) -> NDArray[np.int64]:
+        """Count what `search_radius` would find, where the family can."""
+        rows = self._transform.transform_queries(
+            queries, threads=options.get("threads")
+        )
+        counts: NDArray[np.int64] = self._index.count_radius(rows, radius, **options)
+        return counts
 
     def memory_usage(self) -> dict[str, int]:
         """Return the bytes of memory held, by purpose; ``"transform"`` is one."""

@@ -336,3 +336,8 @@ class TransformedIndex:
         """Search with transformed queries."""
         rows = self.transform.transform_queries(queries)
         return self.index.search_radius(rows, radius, **options)
+
+    def count_radius(self, queries: Any, radius: float, **options: Any) -> Any:
+        """Count with transformed queries."""
+        rows = self.transform.transform_queries(queries)
+        return self.index.count_radius(rows, radius, **options)
