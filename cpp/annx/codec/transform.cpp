@@ -129,6 +129,16 @@ class Pass {
   std::vector<float> sums_;
 };
 
+// A copy: what is borrowed would keep all of a file that was read, for ever, although
+// the index behind the transform has long outgrown it.
+template <class T>
+storage::Array<T> owned(const storage::FileReader& reader, const std::string& name,
+                        std::size_t count) {
+  storage::Array<T> values = reader.array<T>(name, count);
+  values.mutable_data();
+  return values;
+}
+
 std::string section(std::size_t step, std::string_view name) {
   return "transform." + std::to_string(step) + "." + std::string(name);
 }
@@ -254,18 +264,18 @@ Transform Transform::load_from(const storage::FileReader& reader) {
       step.query_input = reader.number(section(i, "query_input"), 1, kMaxDim);
       step.seed = reader.number(section(i, "seed"));
       if (has_shift(step.kind)) {
-        step.shift = reader.array<float>(section(i, "shift"), step.input);
+        step.shift = owned<float>(reader, section(i, "shift"), step.input);
       }
       if (has_matrix(step.kind)) {
         step.matrix =
-            reader.array<float>(section(i, "matrix"), step.dim * step.query_input);
+            owned<float>(reader, section(i, "matrix"), step.dim * step.query_input);
       }
       if (step.kind == StepKind::kMask) {
-        step.columns = reader.array<std::uint32_t>(section(i, "columns"), step.dim);
+        step.columns = owned<std::uint32_t>(reader, section(i, "columns"), step.dim);
       }
       if (step.kind == StepKind::kPca) {
-        step.scales = reader.array<float>(section(i, "scales"), step.dim);
-        step.variances = reader.array<double>(section(i, "variances"), step.dim);
+        step.scales = owned<float>(reader, section(i, "scales"), step.dim);
+        step.variances = owned<double>(reader, section(i, "variances"), step.dim);
       }
       transform.steps_.push_back(Transform(std::move(step)).steps_.front());
     }
