@@ -1,15 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done to vectors before an index sees them, and to queries before a search.
-
-A transform is made once, from numbers (``Linear(matrix)``) or from data
-(``PCA.fit(vectors, 64)``), and then never changes. `Chain` puts some one after the
-other, `annx.TransformedIndex` puts one before an index of any family. Every transform
-can be saved, loaded and pickled by itself.
-
-Results are float32. They are the same bits for a row by itself and in a batch, for any
-number of threads and on every instruction set, so a query that equals a vector is at
-distance 0 from it after the transform, too.
-"""
+"""Transforms that are learnt from vectors."""
 
 from __future__ import annotations
 
@@ -18,33 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annx import _core
-from annx._index import Progress
-from annx._validate import (
-    MAX_DIM,
-    as_queries,
-    as_rows,
-    check_dim,
-    check_int,
-    check_progress,
-    check_real,
-    check_threads,
-)
-from annx.io import Saved, register
+from annx._validate import MAX_DIM, as_rows, check_dim, check_int, check_real
+from annx.transforms.base import Floats, Transform, native_step, step
 
-__all__ = [
-    "PCA",
-    "Bilinear",
-    "Centre",
-    "Chain",
-    "Linear",
-    "Mask",
-    "Normalise",
-    "Rotation",
-    "Transform",
-]
+__all__ = ["PCA", "Bilinear", "Centre"]
 
-Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 # Rows that are taken to float64 at once: 32 MiB at 1,024 dimensions.
@@ -54,105 +22,7 @@ _BLOCK = 4096
 _NOISE = 2.0**-46
 
 
-@register("transform")
-class Transform(Saved):
-    """What all transforms have in common; not made directly."""
-
-    _native_type = _core.Transform
-    _native: Any
-
-    @classmethod
-    def _from_native(cls, native: Any) -> Transform:
-        found: type[Transform] = Chain if len(native) > 1 else _KINDS[native.kind]
-        result = found.__new__(found)
-        result._native = native
-        return result
-
-    @property
-    def input_dim(self) -> int:
-        """Dimensions of the vectors that go in."""
-        return int(self._native.input_dim)
-
-    @property
-    def query_dim(self) -> int:
-        """Dimensions of the queries that go in: `input_dim`, but for `Bilinear`."""
-        return int(self._native.query_dim)
-
-    @property
-    def dim(self) -> int:
-        """Dimensions of what comes out."""
-        return int(self._native.dim)
-
-    def transform(
-        self,
-        vectors: Any,
-        *,
-        threads: int | None = None,
-        progress: Progress | None = None,
-    ) -> Floats:
-        """Transform vectors.
-
-        Parameters
-        ----------
-        vectors : array_like, shape (n, input_dim)
-            Read where they lie, if they are C-contiguous float32.
-        threads : int, optional
-            All cores unless given. The result does not depend on it.
-        progress : callable, optional
-            Called with (vectors done, vectors) now and then. Ctrl-C stops the work.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, dim)
-
-        Raises
-        ------
-        ValueError
-            NaN or infinity, or a result whose squared length is beyond float32.
-        """
-        rows = as_rows(vectors, name="vectors", dim=self.input_dim, check=False)
-        result: Floats = self._native.apply(
-            rows, False, check_threads(threads), check_progress(progress)
-        )
-        return result
-
-    def transform_queries(
-        self,
-        queries: Any,
-        *,
-        threads: int | None = None,
-        progress: Progress | None = None,
-    ) -> Floats:
-        """Transform queries: as `transform`, but for steps that differ for queries.
-
-        Parameters
-        ----------
-        queries : array_like, shape (n, query_dim) or (query_dim,)
-        threads : int, optional
-            One for a single query and all cores otherwise, unless given.
-        progress : callable, optional
-            As for `transform`.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, dim) or (dim,)
-        """
-        one: Floats | None = self._native.apply_one(queries)
-        if one is not None:
-            return one
-        rows, single = as_queries(queries, dim=self._native.query_dim, check=False)
-        result: Floats = self._native.apply(
-            rows, True, check_threads(threads, rows.shape[0]), check_progress(progress)
-        )
-        return result[0] if single else result
-
-    def __repr__(self) -> str:
-        takes = f"{self.input_dim}"
-        if self.query_dim != self.input_dim:
-            takes += f" (queries {self.query_dim})"
-        return f"{type(self).__name__}({takes} -> {self.dim})"
-
-
+@step("centre")
 class Centre(Transform):
     """Take a mean from every vector.
 
@@ -174,7 +44,7 @@ class Centre(Transform):
 
     def __init__(self, mean: Any) -> None:
         shift = _vector(mean, "mean")
-        self._native = _step("centre", shift.size, shift=shift)
+        self._native = native_step("centre", shift.size, shift=shift)
 
     @classmethod
     def fit(cls, vectors: Any) -> Centre:
@@ -188,6 +58,7 @@ class Centre(Transform):
         return mean
 
 
+@step("pca")
 class PCA(Transform):
     """Principal components: the directions in which vectors differ most.
 
@@ -255,7 +126,7 @@ class PCA(Transform):
         if whiten:
             positive = spread > 0
             scales = np.where(positive, spread, 1) ** -0.5 * positive
-        self._native = _step(
+        self._native = native_step(
             "pca",
             input_dim,
             dim,
@@ -335,97 +206,7 @@ class PCA(Transform):
         return scales
 
 
-class Rotation(Transform):
-    """A random rotation: distances stay, and no dimension stands out.
-
-    Parameters
-    ----------
-    dim : int
-    seed : int, default 0
-
-    Notes
-    -----
-    Two rounds of random signs and Hadamard transforms, O(dim log dim) a row; see
-    `annx.reference.RandomRotation`. For a rotation that is given, use `Linear`.
-
-    References
-    ----------
-    Ailon and Chazelle, "The fast Johnson-Lindenstrauss transform", 2009.
-
-    Examples
-    --------
-    >>> from annx.transforms import Rotation
-    >>> bool(abs((Rotation(8).transform([[3.0] + [0.0] * 7]) ** 2).sum() - 9) < 1e-5)
-    True
-    """
-
-    def __init__(self, dim: int, *, seed: int = 0) -> None:
-        self._native = _step(
-            "rotation",
-            check_dim(dim),
-            seed=check_int(seed, name="seed", low=0, high=2**64 - 1),
-        )
-
-    @property
-    def seed(self) -> int:
-        """What it was drawn from."""
-        return int(self._native.seed)
-
-
-class Normalise(Transform):
-    """Divide every vector by its length.
-
-    Parameters
-    ----------
-    dim : int
-
-    Notes
-    -----
-    ``x / |x|``, the length in float64; a vector whose squared length is below the
-    smallest normal float32 becomes zero. l2 distances become ``2 - 2 cos``.
-
-    Examples
-    --------
-    >>> from annx.transforms import Normalise
-    >>> Normalise(2).transform([[0.0, -4.0], [0.0, 0.0]]).tolist()
-    [[0.0, -1.0], [0.0, 0.0]]
-    """
-
-    def __init__(self, dim: int) -> None:
-        self._native = _step("normalise", check_dim(dim))
-
-
-class Linear(Transform):
-    """Multiply vectors and queries by a matrix.
-
-    Parameters
-    ----------
-    matrix : array_like, shape (dim, input_dim)
-
-    Notes
-    -----
-    ``matrix @ x``. With ``matrix = L.T`` and l2, distances become
-    ``(q - x)^T L L^T (q - x)``: a learned metric.
-
-    Examples
-    --------
-    >>> from annx.transforms import Linear
-    >>> Linear([[1.0, 1.0]]).transform([[2.0, 3.0]]).tolist()
-    [[5.0]]
-    """
-
-    def __init__(self, matrix: Any) -> None:
-        rows = as_rows(matrix, name="matrix", dim=None)
-        check_dim(rows.shape[0])
-        self._native = _step("linear", rows.shape[1], rows.shape[0], matrix=rows)
-
-    @property
-    def matrix(self) -> Floats:
-        """The matrix, shape (dim, input_dim): a copy."""
-        matrix: Floats = self._native.matrix
-        return matrix
-
-
+@step("bilinear")
 class Bilinear(Transform):
     """Multiply queries, and only queries, by a matrix: scores ``q^T A x``.
 
@@ -455,7 +236,7 @@ class Bilinear(Transform):
         query_dim, dim = rows.shape
         check_dim(query_dim)
         check_dim(dim)
-        self._native = _step(
+        self._native = native_step(
             "bilinear",
             dim,
             query_input=query_dim,
@@ -535,126 +316,6 @@ class Bilinear(Transform):
         """A, shape (query_dim, dim): a copy."""
         matrix: Floats = np.ascontiguousarray(self._native.matrix.T)
         return matrix
-
-
-class Mask(Transform):
-    """Keep some dimensions and leave the others out.
-
-    Parameters
-    ----------
-    dim : int
-        Dimensions of the vectors that go in.
-    kept : array_like of int, shape (n,), or of bool, shape (dim,)
-        The dimensions to keep, in the order in which they come out, or a mask.
-
-    Notes
-    -----
-    Every metric is then that of the subspace. Vectors are stored without what is left
-    out.
-
-    Examples
-    --------
-    >>> from annx.transforms import Mask
-    >>> Mask(4, [3, 0]).transform([[1.0, 2.0, 3.0, 4.0]]).tolist()
-    [[4.0, 1.0]]
-    """
-
-    def __init__(self, dim: int, kept: Any) -> None:
-        width = check_dim(dim)
-        array = np.asarray(kept)
-        if array.ndim != 1:
-            raise ValueError(f"kept has {array.ndim} dimensions; it must have 1")
-        if array.dtype.kind == "b":
-            if array.size != width:
-                raise ValueError(f"kept has {array.size} entries; it must have {width}")
-            array = np.flatnonzero(array)
-        if array.size == 0:
-            raise ValueError("kept leaves no dimension; it must keep at least 1")
-        if array.dtype.kind not in "iu":
-            raise TypeError(f"kept has dtype {array.dtype}; it must be int or bool")
-        if array.min() < 0 or array.max() >= width:
-            raise ValueError(
-                f"kept holds {array.min()} to {array.max()}; dimensions are 0 to "
-                f"{width - 1}"
-            )
-        columns = np.ascontiguousarray(array, np.uint32)
-        self._native = _step("mask", width, columns.size, columns=columns)
-
-    @property
-    def kept(self) -> NDArray[np.int64]:
-        """The dimensions that are kept, shape (dim,): a copy."""
-        kept: NDArray[np.int64] = self._native.columns.astype(np.int64)
-        return kept
-
-
-class Chain(Transform):
-    """Several transforms, one after the other.
-
-    Parameters
-    ----------
-    *parts : Transform
-        At least one; each must take as many dimensions as the one before it gives.
-        Chains among them are taken apart.
-
-    Notes
-    -----
-    A few rows at a time go through all steps, so nothing the size of the batch is
-    written but the result.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from annx.transforms import PCA, Chain, Normalise
-    >>> vectors = np.random.default_rng(0).standard_normal((100, 8))
-    >>> chain = Chain(PCA.fit(vectors, 4, whiten=True), Normalise(4))
-    >>> chain, chain.transform(vectors).shape
-    (Chain(PCA(8 -> 4), Normalise(4 -> 4)), (100, 4))
-    """
-
-    def __init__(self, *parts: Transform) -> None:
-        for part in parts:
-            if not isinstance(part, Transform):
-                raise TypeError(
-                    f"parts holds a {type(part).__name__}; all must be transforms"
-                )
-        self._native = _core.Transform.chain([part._native for part in parts])
-
-    @property
-    def parts(self) -> tuple[Transform, ...]:
-        """The transforms, in order."""
-        native = self._native
-        return tuple(Transform._from_native(native.part(i)) for i in range(len(native)))
-
-    def __repr__(self) -> str:
-        return f"Chain({', '.join(repr(part) for part in self.parts)})"
-
-
-_KINDS: dict[str, type[Transform]] = {
-    "bilinear": Bilinear,
-    "centre": Centre,
-    "linear": Linear,
-    "mask": Mask,
-    "normalise": Normalise,
-    "pca": PCA,
-    "rotation": Rotation,
-}
-
-
-def _step(
-    kind: str,
-    input_dim: int,
-    dim: int | None = None,
-    query_input: int | None = None,
-    **arrays: Any,
-) -> Any:
-    """Return a native transform of one step."""
-    return _core.Transform(
-        kind=kind,
-        input=input_dim,
-        dim=input_dim if dim is None else dim,
-        query_input=input_dim if query_input is None else query_input,
-        **arrays,
-    )
 
 
 def _vector(values: Any, name: str, size: int | None = None) -> Floats:
