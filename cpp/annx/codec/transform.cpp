@@ -209,10 +209,11 @@ void Transform::apply(RowsView rows, bool queries, float* out, std::size_t threa
   storage::check_rows(DType::kFloat32, rows, input, queries ? "queries" : "vectors");
   std::size_t width = input;
   for (const auto& step : steps_) width = std::max({width, step->input, step->dim});
-  // Rows that together fit half of the first cache.
-  constexpr std::size_t kFloats = std::size_t{16} << 8;
-  const std::size_t together =
-      std::min<std::size_t>(std::clamp<std::size_t>(kFloats / width, 1, 48), rows.rows);
+  // Rows that together fit the first cache, in threes, as most kernels take them.
+  constexpr std::size_t kFloats = std::size_t{7} << 10;
+  std::size_t together = std::clamp<std::size_t>(kFloats / width, 1, 24);
+  if (together > 3) together -= together % 3;
+  together = std::min(together, rows.rows);
   parallel_for(
       rows.rows, resolve_threads(threads), 4 * std::max<std::size_t>(together, 1),
       [&](std::size_t begin, std::size_t end, std::size_t) {
