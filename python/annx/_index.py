@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annx._validate import (
-    DTYPES,
     as_ids,
     as_queries,
     as_rows,
     check_progress,
-    check_real,
+    check_radius,
     check_threads,
     from_stored,
     query_dtype,
@@ -31,7 +30,7 @@ from annx.filters import IdSet
 from annx.io import Saved
 from annx.results import RadiusResult
 
-__all__ = ["Index", "Progress", "ScannedIndex", "as_set", "radius_by_search"]
+__all__ = ["Index", "Progress", "ScannedIndex", "radius_by_search"]
 
 Progress = Callable[[int, int], Any]
 """Called with (done, total) now and then; what it raises stops the work."""
@@ -218,27 +217,6 @@ def radius_by_search(
     )
 
 
-def as_set(
-    vectors: Any, metric: str, dtype: str | None
-) -> tuple[NDArray[Any], int, str]:
-    """Return vectors, (n, dim), their dim and how to take them, unless `dtype` says.
-
-    As their own type if that is one of an index's, else as float32; as bits for the
-    metrics of bits.
-    """
-    array = np.asarray(vectors)
-    if dtype is None:
-        dtype = array.dtype.name if array.dtype.name in DTYPES else "float32"
-        if metric in ("hamming", "jaccard"):
-            dtype = "bits"
-    if array.ndim != 2:
-        raise ValueError(
-            f"vectors has {array.ndim} dimensions; it must have 2, a vector a row"
-        )
-    packed = dtype == "bits" and array.dtype.kind != "b"
-    return array, array.shape[1] * (8 if packed else 1), dtype
-
-
 class ScannedIndex(Index):
     """An index whose searches scan vectors: they can go, change, and be counted.
 
@@ -283,20 +261,6 @@ class ScannedIndex(Index):
         )
         return self._add(rows, ids, threads, progress)
 
-    def _add(
-        self,
-        rows: NDArray[Any],
-        ids: Any,
-        threads: int | None,
-        progress: Progress | None,
-    ) -> NDArray[np.int64]:
-        """Add rows in their stored form; native code checks the values."""
-        given = None if ids is None else as_ids(ids, count=rows.shape[0])
-        result: NDArray[np.int64] = self._native.add(
-            rows, given, check_threads(threads), check_progress(progress)
-        )
-        return result
-
     def remove(self, ids: Any) -> None:
         """Remove vectors; all of them or, if it raises, none.
 
@@ -311,6 +275,20 @@ class ScannedIndex(Index):
             An id is not in the index.
         """
         self._native.remove(as_ids(ids, unique=True))
+
+    def _add(
+        self,
+        rows: NDArray[Any],
+        ids: Any,
+        threads: int | None,
+        progress: Progress | None,
+    ) -> NDArray[np.int64]:
+        """Add rows in stored form; native code checks the values."""
+        given = None if ids is None else as_ids(ids, count=rows.shape[0])
+        added: NDArray[np.int64] = self._native.add(
+            rows, given, check_threads(threads), check_progress(progress)
+        )
+        return added
 
     def upsert(self, vectors: Any, ids: Any) -> None:
         """Put vectors under ids, replacing those that are there.
@@ -353,9 +331,13 @@ class ScannedIndex(Index):
         -------
         RadiusResult
             Ragged: for each query nearest first, ties by id.
+
+        Raises
+        ------
+        ValueError
+            The index keeps codes alone and no vectors.
         """
-        low = -np.inf if self.metric in ("ip", "cosine") else 0.0
-        limit = check_real(radius, name="radius", low=float(low))
+        limit = check_radius(radius, self.metric)
         array, _ = as_queries(
             queries, dim=self.dim, dtype=query_dtype(self.dtype), check=False
         )

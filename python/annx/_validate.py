@@ -36,12 +36,14 @@ __all__ = [
     "as_ids",
     "as_queries",
     "as_rows",
+    "as_set",
     "check_choice",
     "check_dim",
     "check_int",
     "check_k",
     "check_metric",
     "check_progress",
+    "check_radius",
     "check_real",
     "check_threads",
     "from_stored",
@@ -456,3 +458,42 @@ def _to_bits(array: NDArray[Any], name: str, dim: int | None) -> NDArray[np.uint
             f"{dim} bits take {(dim + 7) // 8}"
         )
     return np.ascontiguousarray(array)
+
+
+def as_set(
+    vectors: Any,
+    name: str,
+    metric: str,
+    dtype: str | None,
+    *,
+    check: bool = True,
+    hyperbolic: bool = False,
+) -> tuple[NDArray[Any], int, str, str]:
+    """Return rows in stored form, their dim, their dtype and the metric, checked.
+
+    Without `dtype` it is that of the vectors, if there is an index of that type, else
+    float32, and bits for the metrics of bits.
+    """
+    if dtype is None:
+        kind = getattr(getattr(vectors, "dtype", None), "name", None)
+        dtype = kind if kind in DTYPES else "float32"
+        if metric in ("hamming", "jaccard"):
+            dtype = "bits"
+    check_choice(dtype, name="dtype", choices=DTYPES)
+    check_metric(metric, dtype, hyperbolic=hyperbolic)
+    boolean = getattr(getattr(vectors, "dtype", None), "kind", None) == "b"
+    if dtype == "bits" and boolean:
+        dim = int(vectors.shape[-1])
+        rows = as_rows(vectors, name=name, dim=dim, dtype=dtype, check=check)
+        return rows, dim, dtype, metric
+    rows = as_rows(vectors, name=name, dim=None, dtype=dtype, check=check)
+    dim = int(rows.shape[1]) * (8 if dtype == "bits" else 1)
+    check_dim(dim, dtype)
+    assert row_width(dim, dtype) == rows.shape[1]
+    return rows, dim, dtype, metric
+
+
+def check_radius(radius: Any, metric: str) -> float:
+    """Return a radius: any number for distances that can be negative, else >= 0."""
+    low = -math.inf if metric in ("ip", "cosine") else 0.0
+    return check_real(radius, name="radius", low=low)

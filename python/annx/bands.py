@@ -10,8 +10,13 @@ from numpy.typing import NDArray
 
 from annx import _core
 from annx._index import Progress
-from annx._validate import check_int, check_progress, check_real, check_threads
-from annx.exact import _as_set
+from annx._validate import (
+    as_set,
+    check_int,
+    check_progress,
+    check_radius,
+    check_threads,
+)
 from annx.results import RadiusResult, SearchResult
 
 __all__ = ["connected_components", "search_band"]
@@ -210,12 +215,11 @@ def connected_components(
     >>> annx.connected_components([[0.0], [5.0], [0.5], [1.0]], 0.25).tolist()
     [0, 1, 0, 0]
     """
-    rows, dim, dtype, metric = _as_set(vectors, "vectors", metric, dtype)
-    low = -np.inf if metric in ("ip", "cosine") else 0.0
+    rows, dim, dtype, metric = as_set(vectors, "vectors", metric, dtype)
     labels: NDArray[np.int64] = _core.connected_components(
         rows,
         dim,
-        check_real(radius, name="radius", low=float(low)),
+        check_radius(radius, metric),
         metric,
         dtype,
         check_threads(threads),

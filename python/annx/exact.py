@@ -11,19 +11,15 @@ from numpy.typing import NDArray
 from annx import _core
 from annx._index import Progress
 from annx._validate import (
-    DTYPES,
     as_queries,
     as_rows,
-    check_choice,
-    check_dim,
+    as_set,
     check_k,
-    check_metric,
     check_progress,
     check_threads,
     query_dtype,
-    row_width,
 )
-from annx.results import SearchResult
+from annx.results import SearchResult, result_of
 
 __all__ = ["exact_search", "pairwise_distances"]
 
@@ -76,11 +72,11 @@ def exact_search(
     >>> ids.tolist(), distances.tolist()
     ([[1, 0]], [[1.0, 25.0]])
     """
-    rows, dim, dtype, metric = _as_set(
+    rows, dim, dtype, metric = as_set(
         vectors, "vectors", metric, dtype, hyperbolic=True
     )
     array, single = as_queries(queries, dim=dim, dtype=query_dtype(dtype))
-    found = _core.exact_search(
+    ids, distances = _core.exact_search(
         array,
         rows,
         dim,
@@ -90,7 +86,7 @@ def exact_search(
         check_threads(threads, array.shape[0]),
         check_progress(progress),
     )
-    return SearchResult._of(found, metric, single)
+    return result_of(ids, distances, metric, single)
 
 
 def pairwise_distances(
@@ -123,7 +119,7 @@ def pairwise_distances(
     >>> annx.pairwise_distances([[0, 0], [1, 1]], [[3, 4]], metric="l1").tolist()
     [[7.0], [5.0]]
     """
-    rows, dim, dtype, metric = _as_set(b, "b", metric, dtype, hyperbolic=True)
+    rows, dim, dtype, metric = as_set(b, "b", metric, dtype, hyperbolic=True)
     left = as_rows(a, name="a", dim=dim, dtype=query_dtype(dtype))
     result: NDArray[np.float32] = _core.pairwise_distances(
         left,
@@ -135,30 +131,3 @@ def pairwise_distances(
         check_progress(progress),
     )
     return result
-
-
-def _as_set(
-    vectors: Any,
-    name: str,
-    metric: str,
-    dtype: str | None,
-    *,
-    hyperbolic: bool = False,
-) -> tuple[NDArray[Any], int, str, str]:
-    """Return rows in stored form, their dim, their dtype and the metric, checked."""
-    if dtype is None:
-        kind = getattr(getattr(vectors, "dtype", None), "name", None)
-        dtype = kind if kind in DTYPES else "float32"
-        if metric in ("hamming", "jaccard"):
-            dtype = "bits"
-    check_choice(dtype, name="dtype", choices=DTYPES)
-    check_metric(metric, dtype, hyperbolic=hyperbolic)
-    boolean = getattr(getattr(vectors, "dtype", None), "kind", None) == "b"
-    if dtype == "bits" and boolean:
-        dim = int(vectors.shape[-1])
-        return as_rows(vectors, name=name, dim=dim, dtype=dtype), dim, dtype, metric
-    rows = as_rows(vectors, name=name, dim=None, dtype=dtype)
-    dim = int(rows.shape[1]) * (8 if dtype == "bits" else 1)
-    check_dim(dim, dtype)
-    assert row_width(dim, dtype) == rows.shape[1]
-    return rows, dim, dtype, metric

@@ -9,23 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annx import _core
-from annx._index import Progress, ScannedIndex, as_set
+from annx._index import Progress, ScannedIndex
 from annx._validate import (
     DTYPES,
     as_ids,
     as_queries,
     as_rows,
+    as_set,
     check_choice,
     check_dim,
     check_k,
     check_metric,
     check_progress,
-    check_real,
+    check_radius,
     check_threads,
     query_dtype,
 )
 from annx.io import register
-from annx.results import SearchResult
+from annx.results import SearchResult, result_of
 
 __all__ = ["FlatIndex"]
 
@@ -105,9 +106,13 @@ class FlatIndex(ScannedIndex):
         ids: Any = None,
     ) -> FlatIndex:
         """Make an index of vectors, (n, dim); `dtype` is theirs unless given."""
-        array, dim, dtype = as_set(vectors, metric, dtype)
+        rows, dim, dtype, metric = as_set(
+            vectors, "vectors", metric, dtype, check=False, hyperbolic=True
+        )
         index = cls(dim, metric, dtype)
-        index.add(array, ids)
+        # Rows have their stored form already, which `add` need not take for vectors.
+        given = None if ids is None else as_ids(ids, count=rows.shape[0])
+        index._native.add(rows, given)
         return index
 
     def add(
@@ -190,14 +195,14 @@ class FlatIndex(ScannedIndex):
         array, single = as_queries(
             queries, dim=dim, dtype=query_dtype(dtype), check=False
         )
-        found = self._native.search(
+        ids, distances = self._native.search(
             array,
             check_k(k),
             None if filter is None else self._filter(filter),
             check_threads(threads, array.shape[0]),
             check_progress(progress),
         )
-        return SearchResult._of(found, metric, single)
+        return result_of(ids, distances, metric, single)
 
     def count_radius(
         self,
@@ -220,8 +225,7 @@ class FlatIndex(ScannedIndex):
         ndarray of int64, shape (n,)
             The ``counts`` of `search_radius`, without holding what it found.
         """
-        low = -np.inf if self.metric in ("ip", "cosine") else 0.0
-        limit = check_real(radius, name="radius", low=float(low))
+        limit = check_radius(radius, self.metric)
         array, _ = as_queries(
             queries, dim=self.dim, dtype=query_dtype(self.dtype), check=False
         )

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -297,9 +296,9 @@ class GraphIndex(Index):
         )
         if found is not None:
             return found
-        dim, query_dtype, metric = self._search_facts
+        dim, metric, dtype = self._known()
         rows, single = _validate.as_queries(
-            queries, dim=dim, dtype=query_dtype, check=False
+            queries, dim=dim, dtype=_validate.query_dtype(dtype), check=False
         )
         k = _validate.check_k(k)
         width = 0  # the default
@@ -352,20 +351,15 @@ class GraphIndex(Index):
         Searches for 32 neighbours, then four times as many, until the last one lies
         outside, with beams twice as wide as that.
         """
-        low = -np.inf if self.metric in ("ip", "cosine") else 0.0
-        limit = _validate.check_real(radius, name="radius", low=float(low))
+        limit = _validate.check_radius(radius, self.metric)
         if ef is not None:
             _validate.check_int(ef, name="ef", low=1, high=(1 << 31) - 1)
-        dim, query_dtype, _ = self._search_facts
-        rows, _ = _validate.as_queries(queries, dim=dim, dtype=query_dtype)
+        rows, _ = _validate.as_queries(
+            queries, dim=self.dim, dtype=_validate.query_dtype(self.dtype)
+        )
         return radius_by_search(
             self, rows, limit, ef, filter=filter, threads=threads, progress=progress
         )
-
-    @cached_property
-    def _search_facts(self) -> tuple[int, str, str]:
-        """What every search asks: asking the native index would cost more."""
-        return self.dim, _validate.query_dtype(self.dtype), self.metric
 
     def neighbours(self, id: int) -> NDArray[np.int64]:
         """Return the ids that a vector links to, at most `degree` of them.

@@ -25,7 +25,7 @@ from annx._validate import (
     query_dtype,
 )
 from annx.io import register
-from annx.results import RadiusResult, SearchResult
+from annx.results import SearchResult, result_of
 
 __all__ = ["IVFIndex"]
 
@@ -377,7 +377,7 @@ class IVFIndex(ScannedIndex):
         )
         if n_probe is None:
             n_probe = self.n_probe
-        found = self._native.search(
+        ids, distances = self._native.search(
             rows,
             check_k(k),
             check_int(n_probe, name="n_probe", low=1),
@@ -387,29 +387,7 @@ class IVFIndex(ScannedIndex):
             check_threads(threads, rows.shape[0]),
             check_progress(progress),
         )
-        return SearchResult._of(found, metric, single)
-
-    def search_radius(
-        self,
-        queries: Any,
-        radius: float,
-        *,
-        filter: Any = None,
-        threads: int | None = None,
-        progress: Progress | None = None,
-    ) -> RadiusResult:
-        """Find everything within a radius, by all vectors: exact, O(n dim) a query.
-
-        As `FlatIndex.search_radius`.
-
-        Raises
-        ------
-        ValueError
-            The index keeps codes in place of vectors.
-        """
-        return super().search_radius(
-            queries, radius, filter=filter, threads=threads, progress=progress
-        )
+        return result_of(ids, distances, metric, single)
 
     def stats(self) -> dict[str, Any]:
         """Return facts about the index, by name."""

@@ -18,7 +18,7 @@ from annx._validate import (
     check_threads,
 )
 from annx.io import register
-from annx.results import SearchResult
+from annx.results import SearchResult, result_of
 
 __all__ = ["KDForestIndex"]
 
@@ -171,7 +171,7 @@ class KDForestIndex(ScannedIndex):
             return quick
         dim, metric, dtype = self._known()
         array, single = as_queries(queries, dim=dim, dtype=dtype, check=False)
-        found = self._native.search(
+        ids, distances = self._native.search(
             array,
             check_k(k),
             0 if checks is None else check_int(checks, name="checks", low=1),
@@ -179,7 +179,7 @@ class KDForestIndex(ScannedIndex):
             check_threads(threads, array.shape[0]),
             check_progress(progress),
         )
-        return SearchResult._of(found, metric, single)
+        return result_of(ids, distances, metric, single)
 
     def memory_usage(self) -> dict[str, int]:
         """Return the bytes of memory held, by purpose, with their sum as ``"total"``.

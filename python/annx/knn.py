@@ -8,13 +8,13 @@ from typing import Any
 from annx import _core
 from annx._index import Progress
 from annx._validate import (
+    as_set,
     check_int,
     check_k,
     check_progress,
     check_real,
     check_threads,
 )
-from annx.exact import _as_set
 from annx.results import KnnGraph
 
 __all__ = ["knn_graph"]
@@ -103,7 +103,7 @@ def knn_graph(
     >>> graph.distances.tolist()
     [[1.0, 9.0], [1.0, 4.0], [4.0, 9.0], [16.0, 36.0]]
     """
-    rows, dim, dtype, metric = _as_set(vectors, "vectors", metric, dtype)
+    rows, dim, dtype, metric = as_set(vectors, "vectors", metric, dtype)
     share = check_real(recall, name="recall")
     if not 0 < share <= 1:
         raise ValueError(f"recall is {share}; it must be above 0 and at most 1")

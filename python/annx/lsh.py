@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annx import _core
-from annx._index import Progress, ScannedIndex, as_set
+from annx._index import Progress, ScannedIndex
 from annx._validate import (
     DTYPES,
     as_queries,
     as_rows,
+    as_set,
     check_choice,
     check_dim,
     check_int,
@@ -25,7 +26,7 @@ from annx._validate import (
     query_dtype,
 )
 from annx.io import register
-from annx.results import SearchResult
+from annx.results import SearchResult, result_of
 
 __all__ = ["LSHIndex"]
 
@@ -163,9 +164,11 @@ class LSHIndex(ScannedIndex):
         Without `dtype` it is that of the vectors, and ``"bits"`` for hamming and
         jaccard.
         """
-        array, dim, dtype = as_set(vectors, metric, dtype)
+        rows, dim, dtype, metric = as_set(
+            vectors, "vectors", metric, dtype, check=False
+        )
         index = cls(dim, metric, dtype, **options)
-        index.add(array, ids, threads=threads, progress=progress)
+        index._add(rows, ids, threads, progress)
         return index
 
     @property
@@ -257,7 +260,7 @@ class LSHIndex(ScannedIndex):
         array, single = as_queries(
             queries, dim=dim, dtype=query_dtype(dtype), check=False
         )
-        found = self._native.search(
+        ids, distances = self._native.search(
             array,
             check_k(k),
             0 if n_probe is None else check_int(n_probe, name="n_probe", low=1),
@@ -266,7 +269,7 @@ class LSHIndex(ScannedIndex):
             check_threads(threads, array.shape[0]),
             check_progress(progress),
         )
-        return SearchResult._of(found, metric, single)
+        return result_of(ids, distances, metric, single)
 
     def memory_usage(self) -> dict[str, int]:
         """Return the bytes of memory held, by purpose, with their sum as ``"total"``.

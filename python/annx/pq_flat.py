@@ -18,7 +18,7 @@ from annx._validate import (
     check_threads,
 )
 from annx.io import register
-from annx.results import SearchResult
+from annx.results import SearchResult, result_of
 
 __all__ = ["PQFlatIndex"]
 
@@ -190,7 +190,7 @@ class PQFlatIndex(ScannedIndex):
             -1 and +inf.
         """
         rows, single = as_queries(queries, dim=self.dim)
-        found = self._native.search(
+        ids, distances = self._native.search(
             rows,
             check_k(k),
             check_int(rerank, name="rerank", low=0, high=2**31),
@@ -198,4 +198,4 @@ class PQFlatIndex(ScannedIndex):
             check_threads(threads, rows.shape[0]),
             check_progress(progress),
         )
-        return SearchResult._of(found, self.metric, single)
+        return result_of(ids, distances, self.metric, single)

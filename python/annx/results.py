@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["KnnGraph", "RadiusResult", "SearchResult"]
+__all__ = ["KnnGraph", "RadiusResult", "SearchResult", "result_of"]
 
 
 def scipy_module(name: str) -> Any:
@@ -63,19 +63,6 @@ class SearchResult:
         # which costs more than validating a query.
         self.__dict__.update(ids=ids, distances=distances, metric=metric)
 
-    @classmethod
-    def _of(
-        cls,
-        found: tuple[NDArray[np.int64], NDArray[np.float32]],
-        metric: str,
-        single: bool,
-    ) -> SearchResult:
-        """Of ids and distances, (n, k); of the one query, if it was a `single` one."""
-        ids, distances = found
-        if single:
-            return cls(ids[0], distances[0], metric)
-        return cls(ids, distances, metric)
-
     def __iter__(self) -> Iterator[Any]:
         return iter((self.ids, self.distances))
 
@@ -89,6 +76,15 @@ class SearchResult:
         if self.metric in ("cosine", "jaccard"):
             return 1 - self.distances
         return -self.distances
+
+
+def result_of(
+    ids: NDArray[np.int64], distances: NDArray[np.float32], metric: str, single: bool
+) -> SearchResult:
+    """Make a result of arrays (n, k); of their only row if the query was single."""
+    if single:
+        return SearchResult(ids[0], distances[0], metric)
+    return SearchResult(ids, distances, metric)
 
 
 @dataclass(frozen=True, eq=False, init=False)
