@@ -36,6 +36,31 @@ print(hashlib.sha256(k.centroids.tobytes() + k.assign(x)[1].tobytes()).hexdigest
 """
 
 
+@pytest.mark.parametrize("n_clusters", [32, 60, 128, 600])
+@pytest.mark.parametrize("dim", [20, 50])
+def test_kmeans_assigns_exactly_after_every_iteration(dim, n_clusters):
+    # Clumps, so that most groups of centroids need not be scored, and numbers of groups
+    # that fill no register.
+    rng = np.random.default_rng(0)
+    middles = 2 * rng.standard_normal((12, dim)) + 1
+    x = middles[rng.integers(0, 12, 2000)] + rng.standard_normal((2000, dim))
+    x = x.astype(np.float32)
+    for iterations in (1, 2, 4):
+        ends = [
+            annx.KMeans(
+                n_clusters,
+                n_iterations=iterations,
+                max_points_per_cluster=None,
+                seed=0,
+            ).train(x, threads=threads)
+            for threads in (1, 2, 2)
+        ]
+        nearest = annx.exact_search(x, ends[0].centroids, 1).distances
+        assert ends[0].objectives[-1] == pytest.approx(nearest.sum(dtype=float), 1e-6)
+        for other in ends[1:]:
+            assert np.array_equal(other.centroids, ends[0].centroids)
+
+
 def test_kmeans_same_bits_on_every_instruction_set():
     digests = outputs_by_isa(SCRIPT)
     assert len(digests) == 1

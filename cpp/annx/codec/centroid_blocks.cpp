@@ -116,7 +116,7 @@ Cells::Cells(MatrixView<float> points)
 struct CentroidBlocks::Worker {
   std::vector<float> points;             // [kBlock][dim], -2 x'
   std::vector<float> scores;             // [kBlock][groups * 16], or one group
-  std::vector<float> minima;             // [kBlock][groups]
+  std::vector<float> minima;             // [kBlock][stride_]
   std::vector<double> square;            // |x'|^2
   std::vector<std::uint32_t> lists;      // [tile][groups], the groups to score
   std::vector<std::uint32_t> list_size;  // [tile]
@@ -704,8 +704,8 @@ std::size_t CentroidBlocks::improve(Cells& cells, const std::vector<double>& mov
           for (std::size_t p = t * kScorePoints; p < stop; ++p) {
             center(cells.row(begin + p), w.points.data() + p * dim_, w.square[p]);
           }
-          std::fill_n(w.minima.data() + t * kScorePoints * groups_,
-                      kScorePoints * groups_, kInfinity);
+          std::fill_n(w.minima.data() + t * kScorePoints * stride_,
+                      kScorePoints * stride_, kInfinity);
         }
         score(w, count, true);
         for (std::size_t p = 0; p < count; ++p) {
