@@ -2,7 +2,7 @@
 """Inverted files beside faiss, the RaBitQ library and ScaNN, on one thread.
 
 python -m bench.ivf [--sets NAME,...] [--queries 1000] [--repeats 3] [--peers NAME,...]
-                    [--grid codes|flat|sq8|sq4|bits4|bits8]
+                    [--grid codes|flat|sq8|sq4|bits4|bits8|spill]
 python -m bench.ivf --scan
 python -m bench.ivf --estimates
 python -m bench.ivf --stream 10000000
@@ -171,10 +171,28 @@ def short_grid(ours, peer, theirs):
     }
 
 
+def spill_grid():
+    """Second lists, beside one list a vector."""
+    settings = [
+        {"n_probe": p, "rerank": r}
+        for p, r in itertools.product((3, 5, 6, *PROBES), (2, 4, 10))
+    ]
+    builds = [{"lists_per_sqrt_n": lists, "codec": "pq4"} for lists in (1, 2)]
+    return {
+        "annx": (AnnxIvf, builds, settings),
+        "annx with spill": (
+            AnnxIvf,
+            [{**b, "spill": spill} for b in builds for spill in (0.5, 1.0)],
+            settings,
+        ),
+    }
+
+
 # Each library's adapter, builds and search settings.
 GRIDS = {
     "codes": codes_grid,
     "flat": flat_grid,
+    "spill": spill_grid,
     "sq8": lambda: short_grid({"storage": "sq8"}, "faiss", {"rows": "SQ8"}),
     "sq4": lambda: short_grid({"storage": "sq4"}, "faiss", {"rows": "SQ4"}),
     **{

@@ -415,21 +415,25 @@ def test_adding_in_parts_finds_the_same():
         {"storage": None, "codec": "flat"},
         {"storage": "sq8"},
         {"storage": "codes", "bits": 7},
+        {"storage": None, "spill": 1.0},
+        {"storage": "sq8", "spill": 1.0},
     ],
 )
 def test_changes_and_reads_agree(options):
     storage = options["storage"]
+    codes = 2 if "spill" in options else 1
     index, x = built(**options)
     decoded = index.get(np.arange(1500))
     index.remove(np.arange(0, 1500, 2))
     assert len(index) == 750
-    assert index.list_sizes.sum() == 750
+    assert index.list_sizes.sum() == 750 * codes
     assert 2 not in index
     assert 3 in index
     found = index.search(x[:50], 5, n_probe=12, rerank=20).ids
     assert (found % 2 == 1).all()
     index.upsert(x[[0, 1]] + 9, [3, 5000])
-    assert len(index) == index.list_sizes.sum() == 751
+    assert len(index) == 751
+    assert index.list_sizes.sum() == 751 * codes
     assert index.search(x[0] + 9, 1, n_probe=12).ids.tolist() == [3]
     assert index.search(x[1] + 9, 1, n_probe=12).ids.tolist() == [5000]
     assert np.array_equal(index.get([7, 1499]), decoded[[7, 1499]])
@@ -459,6 +463,8 @@ def test_changes_and_reads_agree(options):
             {"codec": "flat"},
             {"storage": "sq8"},
             {"storage": "codes", "bits": 5},
+            {"spill": 0.5},
+            {"storage": "sq4", "spill": 1},
         )
     ),
     st.sampled_from(METRICS),
@@ -483,7 +489,7 @@ def test_any_changes_leave_what_a_dictionary_has(seed, options, metric):
             for id in ids.tolist():
                 del known[id]
     assert sorted(index.ids.tolist()) == sorted(known)
-    assert index.list_sizes.sum() == len(known)
+    assert index.list_sizes.sum() == len(known) * (2 if "spill" in options else 1)
     if known:
         ids = np.array(list(known))
         rows = np.array(list(known.values()))
@@ -502,9 +508,9 @@ def test_any_changes_leave_what_a_dictionary_has(seed, options, metric):
         assert np.array_equal(found.ids, again.ids)
 
 
-@pytest.mark.parametrize("codec", ["rabitq", "flat"])
-def test_a_filter_is_kept_to(codec):
-    index, x = built(n=4000, codec=codec)
+@pytest.mark.parametrize("options", [{}, {"codec": "flat"}, {"spill": 1.0}])
+def test_a_filter_is_kept_to(options):
+    index, x = built(n=4000, **options)
     q = data(20, seed=1)
     for chosen in (np.arange(0, 4000, 2), np.arange(3), np.arange(100, 1900)):
         found = index.search(q, 10, n_probe=2, rerank=5, filter=chosen)
@@ -517,6 +523,64 @@ def test_a_filter_is_kept_to(codec):
     )
     mask = np.zeros(4000, bool)
     assert (index.search(q, 3, filter=index.id_set(mask)).ids == -1).all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("spill", [0, 1.5])
+def test_second_lists_equal_reference(metric, spill):
+    x, q = data(500, 9), data(40, 9, seed=1)
+    options = {"n_lists": 50, "n_iterations": 3, "spill": spill}
+    native = annx.IVFIndex.build(x, metric, **options)
+    twin = reference.IVFIndex.build(x, metric, **options)
+    assert native.spill == twin.spill == spill
+    assert native.list_sizes.sum() == 1000
+    # Two lists may be nearly equally good.
+    assert np.abs(native.list_sizes - twin.list_sizes).sum() <= 4
+    how = {"n_probe": 3, "rerank": 100, "epsilon": 99}
+    found, (ids, _) = native.search(q, 5, **how), twin.search(q, 5, **how)
+    assert (found.ids == ids).mean() > 0.97
+    assert all(len(set(row)) == 5 for row in found.ids.tolist())
+    # What is in both lists that are probed is found once, by its estimate too.
+    for rerank in (0, 2):
+        every = native.search(q, 500, n_probe=50, rerank=rerank)
+        assert np.array_equal(
+            np.sort(every.ids, axis=1), np.tile(np.arange(500), (40, 1))
+        )
+
+
+@pytest.mark.parametrize("options", [{}, {"storage": "sq8"}])
+def test_second_lists_find_more(options):
+    options = {"n_lists": 60, **options}
+    x, q = data(3000), data(100, seed=1)
+    truth = annx.exact_search(q, x, 10).ids
+    once, twice = (
+        annx.IVFIndex.build(x, **options, spill=spill) for spill in (None, 1.0)
+    )
+    assert np.array_equal(once.centroids, twice.centroids)
+    how = {"n_probe": 4, "rerank": 300, "epsilon": 99}
+    one, two = (recall(i.search(q, 10, **how).ids, truth) for i in (once, twice))
+    assert two > one
+    if "storage" not in options:
+        ids, distances = twice.search(q, 10, **how)
+        exact = np.take_along_axis(annx.pairwise_distances(q, x), ids, 1)
+        assert np.array_equal(distances, exact)
+    else:
+        # The same whichever list it was found by.
+        near = twice.search(q, 10, n_probe=60, rerank=300, epsilon=99)
+        some = twice.search(q, 10, n_probe=2, rerank=300, epsilon=99)
+        for i in range(100):
+            known = dict(zip(near.ids[i].tolist(), near.distances[i], strict=True))
+            for id, distance in zip(
+                some.ids[i].tolist(), some.distances[i], strict=True
+            ):
+                assert abs(known.get(id, distance) - distance) <= 1e-4 * distance
+
+
+def test_one_list_has_no_second():
+    x = data(100)
+    index = annx.IVFIndex.build(x, n_lists=1, spill=1.0)
+    assert index.list_sizes.tolist() == [100]
+    assert index.search(x[3], 1).ids.tolist() == [3]
 
 
 def test_training_again_sorts_flat_lists_anew():
@@ -588,7 +652,7 @@ def test_awkward_data_are_searched():
             found = index.search(x[:5], 3, n_probe=2, rerank=20, epsilon=99)
             exact = annx.exact_search(x[:5], x, 3, metric=metric)
             assert np.array_equal(found.distances, exact.distances)
-        for metric, options in itertools.product(METRICS, LONGER):
+        for metric, options in itertools.product(METRICS, (*LONGER, {"spill": 2})):
             options = {**options, "n_segments": 1} if "codec" in options else options
             index = annx.IVFIndex.build(x, metric, n_lists=2, **options)
             found = index.search(x[:5], 3, n_probe=2, rerank=20, epsilon=99)
@@ -628,6 +692,10 @@ def test_bad_input_is_a_clear_error():
         (lambda: annx.IVFIndex(20, codec="flat", n_segments=4), "n_segments"),
         (lambda: annx.IVFIndex(20, codec="flat", storage="sq8"), "storage"),
         (lambda: annx.IVFIndex(20, bits=4), "bits"),
+        (lambda: annx.IVFIndex(20, spill=-1), "spill"),
+        (lambda: annx.IVFIndex(20, spill=np.inf), "spill"),
+        (lambda: annx.IVFIndex(20, codec="flat", spill=1), "spill"),
+        (lambda: annx.IVFIndex(20, "poincare", codec="flat"), "metric"),
         (lambda: annx.IVFIndex(20, bits=0, storage="codes"), "bits"),
         (lambda: annx.IVFIndex(20, bits=9, storage="codes"), "bits"),
         (lambda: annx.IVFIndex(20, codec="pq4", bits=4, storage="codes"), "bits"),
@@ -684,7 +752,13 @@ def test_save_and_pickle_are_the_identity(tmp_path, metric, storage):
 
 @pytest.mark.parametrize(
     "options",
-    [{"codec": "flat"}, {"storage": "sq4"}, {"storage": "codes", "bits": 3}],
+    [
+        {"codec": "flat"},
+        {"storage": "sq4"},
+        {"storage": "codes", "bits": 3},
+        {"spill": 1.0, "storage": "sq8"},
+        {"spill": 0.0},
+    ],
 )
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 def test_what_is_kept_is_saved_and_mapped(tmp_path, metric, options):
@@ -694,6 +768,7 @@ def test_what_is_kept_is_saved_and_mapped(tmp_path, metric, options):
     others = [annx.load(tmp_path / "i.annx", mmap=m) for m in (False, True)]
     for other in (*others, pickle.loads(pickle.dumps(index))):
         assert (other.codec, other.storage) == (index.codec, index.storage)
+        assert other.spill == index.spill == options.get("spill")
         assert other.bits == index.bits == options.get("bits", index.bits)
         found, known = other.search(x[:30], 6), index.search(x[:30], 6)
         assert np.array_equal(found.ids, known.ids)
@@ -702,8 +777,8 @@ def test_what_is_kept_is_saved_and_mapped(tmp_path, metric, options):
         # What is mapped is copied when it changes.
         assert other.add(x[[4]]).tolist() == [1500]
         other.remove([3])
-        assert other.search(x[4], 1, n_probe=12).ids.tolist() == [1500]
-    assert index.search(x[3], 1).ids.tolist() == [3]
+        assert other.search(x[4], 1, n_probe=12, rerank=1500).ids.tolist() == [1500]
+    assert index.search(x[3], 1, rerank=1500).ids.tolist() == [3]
     # In any number of threads, and in parts.
     parts = annx.IVFIndex(20, metric, n_lists=12, n_iterations=4, **options)
     parts.train(x, threads=3)

@@ -28,6 +28,7 @@ IvfOptions options_of(const py::dict& given) {
   o.grid_bits = given["grid_bits"].cast<std::size_t>();
   o.grid = given["scalar"].cast<bool>() ? codec::GridCodec::Kind::kScalar
                                         : codec::GridCodec::Kind::kRabitq;
+  o.spill = given["spill"].cast<double>();
   o.n_segments = given["n_segments"].cast<std::size_t>();
   o.n_lists = given["n_lists"].cast<std::size_t>();
   o.n_probe = given["n_probe"].cast<std::size_t>();
@@ -68,6 +69,7 @@ void bind_ivf(py::module_& m) {
                                r["codec"] = static_cast<std::uint8_t>(o.codec);
                                r["grid_bits"] = o.grid_bits;
                                r["scalar"] = o.grid == codec::GridCodec::Kind::kScalar;
+                               r["spill"] = o.spill;
                                r["n_segments"] = o.n_segments;
                                r["n_probe"] = o.n_probe;
                                return r;

@@ -44,6 +44,13 @@ IvfOptions checked(const IvfOptions& options) {
     refuse("metric is '" + std::string(name_of(options.metric)) +
            "'; codes know 'l2', 'ip' and 'cosine'");
   }
+  if (options.metric == Metric::kPoincare || (flat && options.spill >= 0)) {
+    refuse(options.spill >= 0 ? "spill is given; lists of codec 'flat' have no seconds"
+                              : "metric is 'poincare'; IVFIndex does not know it");
+  }
+  if (!(options.spill < 1e6)) {
+    refuse("spill is " + std::to_string(options.spill) + "; it must be below 1e6");
+  }
   if (flat && !options.keep_rows) refuse("storage is 'codes'; codec 'flat' has none");
   if (options.grid_bits != 0) {
     const bool turned = options.grid == codec::GridCodec::Kind::kRabitq;
@@ -183,7 +190,8 @@ void IvfIndex::train(RowsView rows, std::size_t threads, Monitor* monitor) {
   auto fresh = std::make_unique<Trained>(
       Trained{.coarse = std::move(coarse),
               .mean = std::move(mean),
-              .products = options_.metric == Metric::kInnerProduct});
+              .products = options_.metric == Metric::kInnerProduct,
+              .copies = options_.spill >= 0 && lists > 1 ? 2u : 1u});
   if (!flat()) train_codes(*fresh, sample, threads, monitor);
   fresh->lists = CodeLists(lists, fresh->codec ? fresh->codec->payload_bytes()
                                                : row_block().payload_bytes());
@@ -196,7 +204,7 @@ void IvfIndex::train(RowsView rows, std::size_t threads, Monitor* monitor) {
         "the index holds codes without rows, which cannot be coded anew; train before "
         "adding");
   }
-  std::vector<std::uint32_t> places(held);
+  std::vector<std::uint32_t> places(held * fresh->copies);
   std::vector<std::byte> moved;
   if (flat() && held != 0) {
     locate();
@@ -266,10 +274,11 @@ void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t
   const bool direct = dtype == DType::kFloat32 && options_.metric != Metric::kCosine;
   const bool codes = to.codec.has_value();
   const RowBlock row_blocks = row_block();
+  const std::uint32_t copies = to.copies;
   const std::size_t portion = direct
                                   ? std::size_t{1} << 20
                                   : std::max<std::size_t>(kPortionBytes / 4 / dim, 64);
-  std::vector<std::uint32_t> cells(rows.rows);
+  std::vector<std::uint32_t> cells(rows.rows * copies);  // [row][copy]
   {
     const std::size_t most = std::min(portion, rows.rows);
     std::vector<float> wide(direct ? 0 : most * dim);
@@ -290,10 +299,11 @@ void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t
       }
       to.coarse.assign(view, nearest.data(), distances.data(), threads, monitor);
       for (std::size_t i = 0; i < count; ++i) {
-        cells[at + i] = static_cast<std::uint32_t>(nearest[i]);
+        cells[(at + i) * copies] = static_cast<std::uint32_t>(nearest[i]);
       }
     }
   }
+  if (copies == 2) choose_second(to, rows, dtype, cells, threads, monitor);
   const auto [begins, order] = Groups(cells, lists);
   std::vector<std::size_t> before(lists);
   for (std::size_t l = 0; l < lists; ++l) before[l] = to.lists.size(l);
@@ -325,14 +335,15 @@ void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t
             for (std::size_t at = begins[l]; at < begins[l + 1]; at += kGroup) {
               const std::size_t count = std::min(kGroup, begins[l + 1] - at);
               for (std::size_t i = 0; i < count; ++i) {
-                const std::uint32_t row = order[at + i];
+                const std::uint32_t row = order[at + i] / copies;
+                const std::uint32_t copy = order[at + i] % copies;
                 const std::uint32_t place =
                     to.lists.place(l, before[l] + at - begins[l] + i);
                 const auto slot = slots == nullptr
                                       ? static_cast<std::uint32_t>(first + row)
                                       : slots[row];
-                to.lists.set_slot(place, slot);
-                if (places != nullptr) (*places)[slot] = place;
+                to.lists.set_slot(place, slot * copies + copy);
+                if (places != nullptr) (*places)[slot * copies + copy] = place;
                 blocks[i] = to.lists.block_to_write(place / CodeLists::kBlock);
                 lanes[i] = place % CodeLists::kBlock;
                 if (!codes) {
@@ -345,7 +356,7 @@ void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t
                    squares + i);
                 pointers[i] = projected.data() + i * dim;
                 to.codec->project(wide.data(), projected.data() + i * dim);
-                if (grid_rows == nullptr) continue;
+                if (grid_rows == nullptr || copy != 0) continue;
                 std::byte* out = grid_rows + slot * to.grid->row_bytes();
                 if (turned) {
                   to.grid->encode(centre.data(), pointers[i], work, out);
@@ -374,6 +385,11 @@ void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t
     throw;
   }
   if (codes) to.codec->widen_spread(*std::max_element(spreads.begin(), spreads.end()));
+}
+
+void IvfIndex::check_room(std::size_t count) const {
+  if (count <= storage::IdMap::kMaxSlots / trained_->copies) return;
+  throw InvalidArgument("vectors: the index is full");
 }
 
 void IvfIndex::resize_rows(std::size_t count) {
@@ -433,17 +449,19 @@ void IvfIndex::add(RowsView rows, const std::int64_t* ids, std::int64_t* out,
   require_trained();
   ids_.check(rows.rows, ids);
   const std::size_t before = ids_.slots();
+  const std::size_t copies = trained_->copies;
+  check_room(before + rows.rows);
   const bool located = !places_.empty();
   try {
     resize_rows(before + rows.rows);
-    if (located) places_.resize(before + rows.rows, kNoPlace);
+    if (located) places_.resize((before + rows.rows) * copies, kNoPlace);
     ids_.append(rows.rows, ids);
     code(*trained_, rows, options_.dtype, nullptr, before, located ? &places_ : nullptr,
          trained_->grid ? rows_.mutable_data() : nullptr, threads, monitor);
   } catch (...) {
     if (ids_.slots() > before) ids_.truncate(before);
     resize_rows(before);
-    if (located) places_.resize(before);
+    if (located) places_.resize(before * copies);
     throw;
   }
   for (std::size_t i = 0; i < rows.rows; ++i) {
@@ -457,7 +475,7 @@ void IvfIndex::add(RowsView rows, const std::int64_t* ids, std::int64_t* out,
 // Where the code of every slot is.
 void IvfIndex::locate() const {
   const std::lock_guard guard(places_mutex_);
-  const std::size_t count = ids_.slots();
+  const std::size_t count = ids_.slots() * trained_->copies;
   if (places_.size() == count) return;
   std::vector<std::uint32_t> places(count, kNoPlace);
   const CodeLists& lists = trained_->lists;
@@ -508,6 +526,8 @@ void IvfIndex::upsert(RowsView rows, const std::int64_t* ids) {
   locate();
   const std::size_t before = ids_.slots();
   const std::size_t after = before + fresh.size();
+  const std::uint32_t copies = trained_->copies;
+  check_room(before + rows.rows);
   // Every code gets a slot of its own at first: those of ids that are held come after
   // all others, until their old codes are gone.
   std::vector<std::uint32_t> slots(rows.rows), replaced;
@@ -522,28 +542,31 @@ void IvfIndex::upsert(RowsView rows, const std::int64_t* ids) {
     }
   }
   try {
-    places_.resize(before + rows.rows, kNoPlace);
+    places_.resize((before + rows.rows) * copies, kNoPlace);
     resize_rows(before + rows.rows);
     if (!fresh.empty()) ids_.append(fresh.size(), fresh.data());
     code(*trained_, rows, options_.dtype, slots.data(), 0, &places_,
          trained_->grid ? rows_.mutable_data() : nullptr, 1, nullptr);
   } catch (...) {
     if (ids_.slots() > before) ids_.truncate(before);
-    places_.resize(before);
+    places_.resize(before * copies);
     resize_rows(before);
     throw;
   }
   for (std::size_t i = 0; i < replaced.size(); ++i) {
-    unlink(places_[replaced[i]]);
-    const std::uint32_t place = places_[after + i];
-    trained_->lists.set_slot(place, replaced[i]);
-    places_[replaced[i]] = place;
+    for (std::uint32_t copy = 0; copy < copies; ++copy) {
+      const std::uint32_t to = replaced[i] * copies + copy;
+      unlink(places_[to]);
+      const std::uint32_t place = places_[(after + i) * copies + copy];
+      trained_->lists.set_slot(place, to);
+      places_[to] = place;
+    }
     if (!trained_->grid) continue;
     std::byte* codes = rows_.mutable_data();
     std::memcpy(codes + replaced[i] * slot_bytes(), codes + (after + i) * slot_bytes(),
                 slot_bytes());
   }
-  places_.resize(after);
+  places_.resize(after * copies);
   resize_rows(after);
   for (std::size_t i = 0; i < rows.rows; ++i) {
     keep(slots[i] < after ? slots[i] : replaced[slots[i] - after], rows.row(i));
@@ -562,9 +585,12 @@ void IvfIndex::remove(std::span<const std::int64_t> ids) {
     throw InvalidArgument("ids holds an id more than once; ids must be unique");
   }
   locate();
+  const std::uint32_t copies = trained_->copies;
   for (const std::uint32_t slot : slots) {
-    unlink(places_[slot]);
-    places_[slot] = kNoPlace;
+    for (std::uint32_t copy = 0; copy < copies; ++copy) {
+      unlink(places_[slot * copies + copy]);
+      places_[slot * copies + copy] = kNoPlace;
+    }
   }
   const std::size_t stride = slot_bytes();
   std::byte* rows = stride != 0 ? rows_.mutable_data() : nullptr;
@@ -574,12 +600,14 @@ void IvfIndex::remove(std::span<const std::int64_t> ids) {
       std::memcpy(rows + slot * stride, rows + last * stride, stride);
     }
     if (norms != nullptr) norms[slot] = norms[last];
-    places_[slot] = places_[last];
-    if (places_[slot] != kNoPlace) {
-      trained_->lists.set_slot(places_[slot], static_cast<std::uint32_t>(slot));
+    for (std::uint32_t copy = 0; copy < copies; ++copy) {
+      const std::size_t to = slot * copies + copy;
+      places_[to] = places_[last * copies + copy];
+      if (places_[to] == kNoPlace) continue;
+      trained_->lists.set_slot(places_[to], static_cast<std::uint32_t>(to));
     }
   });
-  places_.resize(ids_.slots());
+  places_.resize(ids_.slots() * copies);
   resize_rows(ids_.slots());
   version_.fetch_add(1, std::memory_order_release);
 }
@@ -618,7 +646,7 @@ void IvfIndex::get(std::span<const std::int64_t> ids, std::byte* out) const {
       }
       continue;
     }
-    const std::uint32_t place = places_[slot];
+    const std::uint32_t place = places_[slot * trained_->copies];
     if (trained_->grid) {
       trained_->grid->decode(rows_.data() + slot * slot_bytes(), wide.data());
       if (options_.grid == codec::GridCodec::Kind::kRabitq) {
@@ -697,6 +725,7 @@ void IvfIndex::save_to(storage::FileWriter& writer) const {
     writer.number("ivf.grid_bits", options_.grid_bits);
     writer.number("ivf.grid", static_cast<std::uint64_t>(options_.grid));
   }
+  if (options_.spill >= 0) writer.real("ivf.spill", options_.spill);
   writer.number("ivf.n_segments", options_.n_segments);
   writer.number("ivf.n_lists", options_.n_lists);
   writer.number("ivf.n_probe", options_.n_probe);
@@ -734,6 +763,7 @@ std::unique_ptr<IvfIndex> IvfIndex::load_from(const storage::FileReader& reader)
     options.grid_bits = static_cast<std::size_t>(reader.number("ivf.grid_bits", 2, 8));
     options.grid = static_cast<codec::GridCodec::Kind>(reader.number("ivf.grid", 0, 1));
   }
+  if (reader.has("ivf.spill")) options.spill = reader.real("ivf.spill", 0.0, 1e6);
   options.n_segments =
       static_cast<std::size_t>(reader.number("ivf.n_segments", 0, options.dim));
   options.n_lists =
@@ -759,6 +789,10 @@ std::unique_ptr<IvfIndex> IvfIndex::load_from(const storage::FileReader& reader)
       Trained{.coarse = std::move(coarse),
               .mean = {},
               .products = options.metric == Metric::kInnerProduct});
+  trained->copies =
+      options.spill >= 0 && trained->coarse.centroids().rows > 1 ? 2u : 1u;
+  reader.require(count <= storage::IdMap::kMaxSlots / trained->copies, "ivf.count",
+                 "is too large for second lists");
   std::size_t payload = index->row_block().payload_bytes();
   if (index->flat()) {
     trained->mean = reader.finite("ivf.mean", options.dim);
@@ -778,8 +812,8 @@ std::unique_ptr<IvfIndex> IvfIndex::load_from(const storage::FileReader& reader)
     trained->grid =
         codec::GridCodec::load_from(reader, options.dim, index->grid_options());
   }
-  trained->lists =
-      CodeLists::load_from(reader, trained->coarse.centroids().rows, payload, count);
+  trained->lists = CodeLists::load_from(reader, trained->coarse.centroids().rows,
+                                        payload, count * trained->copies);
   index->trained_ = std::move(trained);
   index->trained_->pack();
   if (index->slot_bytes() == 0) return index;

@@ -58,6 +58,8 @@ struct IvfOptions {
   bool keep_rows = true;
   std::size_t grid_bits = 0;  // 0, or 2 to 8
   codec::GridCodec::Kind grid = codec::GridCodec::Kind::kScalar;
+  // Where at least 0, codes of a row go into a second list too (ivf_spill.cpp).
+  double spill = -1;
   IvfCodec codec = IvfCodec::kRabitq;
   std::size_t n_segments = 0;  // of kProduct
   std::size_t n_lists = 0;     // 0: chosen when trained
@@ -118,7 +120,7 @@ class IvfIndex {
                                const storage::SlotSet* filter, std::size_t threads,
                                Monitor* monitor) const;
 
-  // Rows in each list.
+  // Rows in each list; with second lists twice as many in all.
   std::vector<std::size_t> list_sizes() const;
   // [n_lists][dim], empty before training.
   std::vector<float> centroids() const;
@@ -153,6 +155,7 @@ class IvfIndex {
   void widen(const std::byte* row, DType dtype, float* out) const;
   void keep(std::uint32_t slot, const std::byte* row);
   void stored(const std::byte* row, DType dtype, std::byte* out) const;
+  void check_room(std::size_t count) const;
   void resize_rows(std::size_t count);
   void train_codes(Trained& to, const std::vector<float>& sample, std::size_t threads,
                    Monitor* monitor) const;
@@ -162,8 +165,11 @@ class IvfIndex {
   void locate() const;
   void unlink(std::uint32_t place);
   void require_trained() const;
-  void score_lists(Scratch& scratch, RowsView queries, std::size_t first,
-                   std::size_t count) const;
+  void choose_second(const Trained& to, RowsView rows, DType dtype,
+                     std::vector<std::uint32_t>& cells, std::size_t threads,
+                     Monitor* monitor) const;
+  void score_lists(const Trained& to, Scratch& scratch, RowsView rows, DType dtype,
+                   std::size_t first, std::size_t count) const;
   void search_one(Scratch& scratch, const std::byte* query, const float* vector,
                   const Search& how, const storage::SlotSet* filter, std::int64_t* ids,
                   float* distances) const;
@@ -199,6 +205,9 @@ class IvfIndex {
   template <class Key>
   void measure(Scratch& scratch, const std::byte* query, const float* vector,
                const Search& how, std::int64_t* ids, float* distances) const;
+  std::uint32_t slot_at(std::uint32_t place) const {
+    return trained_->lists.slot(place) >> (trained_->copies - 1);
+  }
   void measure_codes(Scratch& scratch, const float* vector, const Search& how,
                      std::int64_t* ids, float* distances) const;
 
@@ -207,6 +216,9 @@ class IvfIndex {
     codec::KMeans coarse;
     std::vector<float> mean;  // of the rows; zeros for products
     bool products;
+    // Codes of a row, 1 or 2. What lists call a slot is slot * copies and the number of
+    // the copy.
+    std::uint32_t copies = 1;
     std::optional<codec::PieceCodec> codec = {};  // none for kFlat
     std::optional<codec::GridCodec> grid = {};
     storage::CodeLists lists = {};
@@ -223,7 +235,7 @@ class IvfIndex {
   storage::Array<std::byte> rows_;  // or their longer codes
   storage::Array<float> norms_;     // cosine with rows only
   storage::IdMap ids_;
-  // [slot] place; made when first needed, empty until then, under the mutex where
+  // [slot][copy] place; made when first needed, empty until then, under the mutex where
   // readers need it.
   mutable std::vector<std::uint32_t> places_;
   mutable std::mutex places_mutex_;

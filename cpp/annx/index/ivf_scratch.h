@@ -37,12 +37,16 @@ struct IvfIndex::Scratch {
   std::vector<std::uint32_t> measured;
   std::vector<float> screened;
   std::size_t size = 0;
+  std::size_t row = 0;  // which of the queries
+  std::vector<std::uint32_t> seen;
 
   // Sets probes to those of `lists` lists with the `wanted` least keys for query `row`,
   // nearest first.
   void choose(std::size_t row, std::size_t lists, std::size_t wanted, bool products);
   // Keeps about `wanted` of the least estimates; returns the greatest of them.
   float shrink(std::size_t wanted);
+  // For two copies a row.
+  void drop_doubles(const storage::CodeLists& lists);
 };
 
 }  // namespace annx::index

@@ -112,6 +112,7 @@ void IvfIndex::search(RowsView queries, const Search& how,
     search_few(queries, *filter, how.k, threads, monitor, ids, distances);
     return;
   }
+  if (trained_->copies == 2 && trained_->grid) locate();
   const std::size_t lists = trained_->lists.lists();
   plan.n_probe = std::min(how.n_probe, lists);
   // With a filter lists are visited until k rows were found.
@@ -123,9 +124,11 @@ void IvfIndex::search(RowsView queries, const Search& how,
         Scratch& scratch = *lease;
         for (std::size_t at = begin; at < end; at += kernels::kScorePoints) {
           const std::size_t part = std::min(kernels::kScorePoints, end - at);
-          score_lists(scratch, queries, at, part);
+          score_lists(*trained_, scratch, queries, search::query_dtype(options_.dtype),
+                      at, part);
           for (std::size_t i = 0; i < part; ++i) {
             scratch.choose(i, lists, probes, trained_->products);
+            scratch.row = i;
             std::int64_t* to_ids = ids + (at + i) * how.k;
             float* to_distances = distances + (at + i) * how.k;
             if (flat()) {
@@ -161,19 +164,18 @@ void IvfIndex::Trained::pack() {
   }
 }
 
-// Float vectors of some queries, and the keys of all lists for each of them, less what
-// is the same for all lists.
-void IvfIndex::score_lists(Scratch& scratch, RowsView queries, std::size_t first,
-                           std::size_t count) const {
+// Float vectors of some rows of `dtype`, and the keys of all lists for each of them,
+// less what is the same for all lists.
+void IvfIndex::score_lists(const Trained& to, Scratch& scratch, RowsView rows,
+                           DType dtype, std::size_t first, std::size_t count) const {
   const std::size_t dim = options_.dim;
-  const DType type = search::query_dtype(options_.dtype);
-  scratch.stride = trained_->offsets.size();
+  scratch.stride = to.offsets.size();
   scratch.vectors.resize(kernels::kScorePoints * dim);
   scratch.centred.resize(kernels::kScorePoints * dim);
   scratch.list_keys.resize(kernels::kScorePoints * scratch.stride);
-  const float* mean = trained_->mean.data();
+  const float* mean = to.mean.data();
   for (std::size_t i = 0; i < count; ++i) {
-    widen(queries.row(first + i), type, scratch.vectors.data() + i * dim);
+    widen(rows.row(first + i), dtype, scratch.vectors.data() + i * dim);
     for (std::size_t k = 0; k < dim; ++k) {
       scratch.centred[i * dim + k] = scratch.vectors[i * dim + k] - mean[k];
     }
@@ -203,10 +205,13 @@ void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float*
   const CodeLists& lists = trained_->lists;
   const std::size_t count = ids_.slots();
   const double asked = std::max(how.rerank, 1.0) * static_cast<double>(how.k);
-  const std::size_t wanted =
+  const std::size_t rows_wanted =
       asked < static_cast<double>(count) ? static_cast<std::size_t>(asked) : count;
+  const std::uint32_t copies = trained_->copies;
+  // Both codes of a row may be among them.
+  const std::size_t wanted = rows_wanted * copies;
   // Estimates are sorted out when so many have gathered.
-  const std::size_t full = std::min(count, 4 * wanted + 256);
+  const std::size_t full = std::min(count * copies, 4 * wanted + 256);
   scratch.query.set(*trained_->codec, vector);
   const kernels::ScanQuery& view = scratch.query.view();
   const std::size_t room = full + (kRunBlocks + 1) * kBlock + 1;
@@ -218,7 +223,7 @@ void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float*
   scratch.size = 0;
   float limit = kInfinity;
   for (std::size_t p = 0; p < scratch.probes.size(); ++p) {
-    if (p >= how.n_probe && scratch.size >= how.k) break;
+    if (p >= how.n_probe && scratch.size >= copies * how.k) break;
     const std::size_t list = scratch.probes[p];
     const std::vector<std::uint32_t>& blocks = lists.blocks(list);
     const std::size_t size = lists.size(list);
@@ -237,7 +242,7 @@ void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float*
       if (filter != nullptr) {
         std::size_t kept = scratch.size;
         for (std::size_t i = scratch.size; i < scratch.size + found; ++i) {
-          const std::uint32_t slot = lists.slot(scratch.places[i]);
+          const std::uint32_t slot = slot_at(scratch.places[i]);
           scratch.keys[kept] = scratch.keys[i];
           scratch.places[kept] = scratch.places[i];
           kept += slot < count && filter->test(slot) ? 1u : 0u;
@@ -254,10 +259,14 @@ void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float*
     }
   }
   scratch.shrink(wanted);
+  if (copies == 2) {
+    scratch.drop_doubles(lists);
+    scratch.shrink(rows_wanted);
+  }
   if (how.rerank == 0) {
     search::TopK<float> near(how.k);
     for (std::size_t i = 0; i < scratch.size; ++i) {
-      const std::uint32_t slot = lists.slot(scratch.places[i]);
+      const std::uint32_t slot = slot_at(scratch.places[i]);
       if (slot < count) near.push(scratch.keys[i], ids_.id_of(slot));
     }
     write_estimates(near, ids, distances);
@@ -308,7 +317,7 @@ void IvfIndex::look_again(Scratch& scratch, const float* vector, const Search& h
   scratch.slots.clear();
   scratch.later.clear();
   for (std::size_t i = 0; i < scratch.size; ++i) {
-    const std::uint32_t slot = lists.slot(scratch.places[i]);
+    const std::uint32_t slot = slot_at(scratch.places[i]);
     if (slot >= count) continue;  // a damaged file
     if (scratch.keys[i] <= limit) {
       choose(static_cast<std::uint32_t>(i), slot);
@@ -339,7 +348,7 @@ void IvfIndex::look_again(Scratch& scratch, const float* vector, const Search& h
         trained_->codec->scale(lists.block(place / kBlock), place % kBlock);
     const float error = epsilon * trained_->codec->error(scale, reach, step);
     if (scratch.keys[i] - error > last) continue;
-    choose(i, lists.slot(place));
+    choose(i, slot_at(place));
   }
   take();
 }
@@ -357,12 +366,23 @@ void IvfIndex::measure_codes(Scratch& scratch, const float* vector, const Search
     scratch.grid.set(*trained_->grid, scratch.plain.data());
   }
   search::TopK<float> near(how.k);
+  const std::uint32_t copies = trained_->copies;
   const auto take = [&] {
     const std::size_t count = scratch.slots.size();
     scratch.bases.resize(count);
     scratch.screened.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
-      scratch.bases[i] = scratch.probe_keys[scratch.origins[scratch.chosen[i]]];
+      const std::uint32_t candidate = scratch.chosen[i];
+      if ((trained_->lists.slot(scratch.places[candidate]) & (copies - 1)) == 0) {
+        scratch.bases[i] = scratch.probe_keys[scratch.origins[candidate]];
+        continue;
+      }
+      // Longer codes are of the first list, wherever the row was found.
+      const std::size_t list =
+          trained_->lists.list_of(places_[scratch.slots[i] * copies]);
+      const float key = scratch.list_keys[scratch.row * scratch.stride + list];
+      scratch.bases[i] =
+          trained_->products ? key : std::max(0.0f, key + scratch.squares[scratch.row]);
     }
     scratch.grid.keys(rows_.data(), scratch.slots.data(), scratch.bases.data(), count,
                       scratch.screened.data());

@@ -242,7 +242,8 @@ class IVFIndex(FlatIndex):
     """Lists around centroids, codes to shortlist, vectors to rank (flat: no codes).
 
     The twin of `annx.IVFIndex`. Estimates are not rounded here, and every candidate is
-    measured: the native index leaves out those that the error bound excludes.
+    measured: the native index leaves out those that the error bound excludes. With
+    `spill` the estimate is that of the first list's code, wherever a row was found.
 
     Notes
     -----
@@ -254,6 +255,7 @@ class IVFIndex(FlatIndex):
     ----------
     Jegou, Douze and Schmid, "Product quantization for nearest neighbor search", 2011.
     Gao and Long, "RaBitQ", 2024.
+    Sun, Simcha, Dopson, Guo and Kumar, "SOAR", 2023.
     """
 
     def __init__(
@@ -265,6 +267,7 @@ class IVFIndex(FlatIndex):
         storage: str | None = None,
         codec: str = "rabitq",
         bits: int = 1,
+        spill: float | None = None,
         n_lists: int | None = None,
         n_segments: int | None = None,
         n_iterations: int = 10,
@@ -276,6 +279,7 @@ class IVFIndex(FlatIndex):
         self._storage = dtype if storage is None else storage
         self._codec = codec
         self._bits = bits
+        self._spill = spill
         self._wanted_lists = n_lists
         self._segments = (dim + 1) // 2 if n_segments is None else n_segments
         self._iterations = n_iterations
@@ -325,6 +329,11 @@ class IVFIndex(FlatIndex):
         return self._bits if self._codec == "rabitq" else 0
 
     @property
+    def spill(self) -> float | None:
+        """How second lists are chosen; None without them."""
+        return self._spill
+
+    @property
     def centroids(self) -> NDArray[np.float32]:
         """The centroids of the lists, shape (n_lists, dim)."""
         if self._coarse is None:
@@ -334,7 +343,9 @@ class IVFIndex(FlatIndex):
     @property
     def list_sizes(self) -> NDArray[np.int64]:
         """Vectors in each list, shape (n_lists,)."""
-        return np.bincount(self._cells(self.get(self.ids)), minlength=self.n_lists)
+        rows = self.get(self.ids)
+        lists = np.append(self._cells(rows), self._seconds(rows))
+        return np.bincount(lists, minlength=self.n_lists)
 
     def train(self, vectors: Any) -> IVFIndex:
         """Learn centroids and codes."""
@@ -435,12 +446,16 @@ class IVFIndex(FlatIndex):
                 _, finer, _ = self.estimates(rows, longer=True)
         allowed = np.isin(stored, self._chosen(filter))
         cells = self._cells(self.get(stored))
+        seconds = self._seconds(self.get(stored))
         probes = min(n_probe or self._n_probe, self.n_lists)
         keys = self._list_keys(rows)
         for i in range(len(rows)):
             order = np.lexsort((np.arange(self.n_lists), keys[i]))
             while True:
-                kept = allowed & np.isin(cells, order[:probes])
+                near_enough = np.isin(cells, order[:probes])
+                if len(seconds):
+                    near_enough |= np.isin(seconds, order[:probes])
+                kept = allowed & near_enough
                 if filter is None or kept.sum() >= k or probes == self.n_lists:
                     break
                 probes += 1
@@ -493,6 +508,20 @@ class IVFIndex(FlatIndex):
         if self._coarse is None or len(rows) == 0:
             return np.zeros(0, np.int64)
         return self._coarse.assign(self._prepared(rows))[0]
+
+    def _seconds(self, rows: Any) -> NDArray[np.int64]:
+        """Return the second list of each row; of none without `spill`."""
+        if self._spill is None or self.n_lists < 2 or len(rows) == 0:
+            return np.zeros(0, np.int64)
+        x = self._prepared(rows).astype(np.float64)
+        own = self._cells(rows)
+        apart = x[:, None] - self.centroids.astype(np.float64)
+        along = _unit(apart[np.arange(len(x)), own])
+        across = (apart * along[:, None]).sum(axis=-1)
+        loss = (apart**2).sum(axis=-1) + self._spill * across**2
+        loss[np.arange(len(x)), own] = np.inf
+        found: NDArray[np.int64] = loss.argmin(axis=1)
+        return found
 
     def _list_keys(self, queries: Any) -> Floats:
         metric = "ip" if self.metric == "ip" else "l2"
