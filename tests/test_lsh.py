@@ -240,6 +240,9 @@ def test_other_types_are_searched(dtype, metric):
     exact = flat.search(queries, 7)
     assert (near.distances >= exact.distances).all()
     assert (near.distances == exact.distances).mean() > 0.4
+    built = annx.LSHIndex.build(rows, metric, n_tables=6)
+    assert built.dtype == dtype
+    assert_same(built.search(queries, 7, n_probe=EVERYTHING), exact)
 
 
 def test_filter_and_threads():
