@@ -183,9 +183,19 @@ class IvfIndex {
   search::Ragged flat_within(RowsView queries, double radius,
                              const storage::SlotSet* filter, std::size_t threads,
                              Monitor* monitor) const;
-  template <class Key, class Take>
-  void scan_list(const search::Canonical<Key>& canonical, std::size_t list,
-                 const Take& take) const;
+  // `room` entries of ids and distances a query.
+  void search_flat_batch(RowsView queries, const Search& how, std::size_t room,
+                         std::size_t threads, Monitor* monitor, std::int64_t* ids,
+                         float* distances) const;
+  template <class Visit>
+  void walk_list(std::size_t list, std::size_t most, const Visit& visit) const;
+  template <class Key>
+  void take_nearest(search::TopK<Key>& near, const Key* keys, std::size_t count,
+                    std::uint32_t place, const storage::SlotSet* filter) const;
+  template <class Key>
+  void search_together(Scratch& scratch, RowsView queries, std::size_t first,
+                       std::size_t count, const Search& how, std::size_t room,
+                       std::int64_t* ids, float* distances) const;
   template <class Key>
   void search_rows(const Scratch& scratch, const std::byte* query, const Search& how,
                    const storage::SlotSet* filter, std::int64_t* ids,

@@ -115,6 +115,10 @@ void IvfIndex::search(RowsView queries, const Search& how,
   if (trained_->copies == 2 && trained_->grid) locate();
   const std::size_t lists = trained_->lists.lists();
   plan.n_probe = std::min(how.n_probe, lists);
+  if (flat() && filter == nullptr && queries.rows > 1) {
+    search_flat_batch(queries, plan, how.k, threads, monitor, ids, distances);
+    return;
+  }
   // With a filter lists are visited until k rows were found.
   const std::size_t probes = filter != nullptr ? lists : plan.n_probe;
   parallel_for(
