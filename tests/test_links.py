@@ -267,6 +267,19 @@ def test_rows_that_float16_cannot_tell_apart_are_not_rounded():
     assert (found.ids[:, 0] == np.arange(200)).mean() > 0.97
 
 
+def test_rows_that_come_closer_later_are_not_rounded():
+    rng = np.random.default_rng(1)
+    wide = 100 * rng.standard_normal((2500, 24))
+    near = wide[rng.integers(40, size=7000)] + 0.01 * rng.standard_normal((7000, 24))
+    index = annx.GraphIndex.build(wide.astype(np.float32), ef_construction=60)
+    assert index.stats()["narrow_rows"]
+    near = near.astype(np.float32)
+    index.add(near)
+    assert not index.stats()["narrow_rows"]
+    # float16 has steps of 1/16 at 100: the last ones came after that was noticed.
+    assert (index.get(np.arange(9200, 9500)) == near[6700:7000]).all()
+
+
 def test_links_added_later_are_coded_and_found():
     vectors = clustered(5000, 40)
     index = annx.GraphIndex(40, ef_construction=60)

@@ -25,6 +25,8 @@ constexpr double kCentreRatioForDot = 0.1;
 constexpr double kLayoutTolerance = 0.01;
 // The same for float16 in place of float32.
 constexpr double kNarrowTolerance = 0.001;
+// The same later on, told from rounded rows, which is less sure.
+constexpr double kRoundedTolerance = 4 * kNarrowTolerance;
 // Values up to here leave float16 (65504 at most) room for rows that come later.
 constexpr float kNarrowMost = 4096.0f;
 constexpr float kHalfMost = 65504.0f;
@@ -42,6 +44,13 @@ float rounded_centre(double mean, double spread) {
   if (spread == 0) return static_cast<float>(mean);
   const double grid = std::exp2(std::floor(std::log2(spread / 16)));
   return static_cast<float>(std::round(mean / grid) * grid);
+}
+
+double median(std::vector<double>& values) {
+  if (values.empty()) return 0;
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
 }
 
 float norm_of(const float* x, std::size_t dim) {
@@ -156,34 +165,28 @@ void RowCodec::truncate(std::size_t count) {
   size_ = count;
 }
 
-// The row in the codec's own basis (unit length for cosine), before centring.
-void RowCodec::encode_float32(const float* row, std::size_t slot) {
+// The row in the codec's own basis (unit length for cosine); it is centred in place.
+void RowCodec::encode_float32(float* row, std::size_t slot) {
+  for (std::size_t i = 0; i < dim_ && !centre_.empty(); ++i) row[i] -= centre_[i];
   if (layout_ == Layout::kHalf) {
-    std::vector<float> centred(row, row + dim_);
     float most = 0;
-    for (std::size_t i = 0; i < dim_; ++i) {
-      if (!centre_.empty()) centred[i] -= centre_[i];
-      most = std::max(most, std::abs(centred[i]));
-    }
-    if (most <= kHalfMost) {
-      kernels::active().narrow[kHalf](centred.data(), dim_,
-                                      high_.mutable_data() + slot * stride_);
-      return;
-    }
+    for (std::size_t i = 0; i < dim_; ++i) most = std::max(most, std::abs(row[i]));
     // More than float16 holds: from now on whole rows again.
-    relay(Layout::kWhole);
+    if (most > kHalfMost) relay(Layout::kWhole);
   }
   std::byte* high = high_.mutable_data() + slot * stride_;
-  std::byte* low =
-      low_stride_ != 0 ? low_.mutable_data() + slot * low_stride_ : nullptr;
+  if (layout_ == Layout::kHalf) {
+    kernels::active().narrow[kHalf](row, dim_, high);
+    return;
+  }
+  if (layout_ == Layout::kWhole) {
+    std::memcpy(high, row, dim_ * 4);
+    return;
+  }
+  std::byte* low = low_.mutable_data() + slot * low_stride_;
   for (std::size_t i = 0; i < dim_; ++i) {
-    const float y = centre_.empty() ? row[i] : row[i] - centre_[i];
-    if (layout_ == Layout::kWhole) {
-      std::memcpy(high + 4 * i, &y, 4);
-      continue;
-    }
     // Rounding half away from zero keeps the difference within 16 bits.
-    const auto bits = std::bit_cast<std::uint32_t>(y);
+    const auto bits = std::bit_cast<std::uint32_t>(row[i]);
     const auto top = static_cast<std::uint16_t>((bits + 0x8000u) >> 16);
     const auto rest = static_cast<std::uint16_t>(bits);
     std::memcpy(high + 2 * i, &top, 2);
@@ -321,10 +324,7 @@ double RowCodec::median_error(const std::vector<std::uint32_t>& pairs,
     const double error = std::abs(distance() - exact) / exact;
     if (error >= 0) errors.push_back(error);
   }
-  if (errors.empty()) return 0;
-  const auto middle = errors.begin() + static_cast<std::ptrdiff_t>(errors.size() / 2);
-  std::nth_element(errors.begin(), middle, errors.end());
-  return *middle;
+  return median(errors);
 }
 
 // Lays all rows out anew. New rows first: if memory runs out, nothing has changed.
@@ -342,12 +342,39 @@ void RowCodec::relay(Layout layout) {
   low_ = storage::Array<std::byte>();
 }
 
-bool RowCodec::refine_layout(const std::vector<std::uint32_t>& pairs) {
-  if (layout_ != Layout::kSplit || median_error(pairs, false) <= kLayoutTolerance) {
-    return false;
+// What rounding to float16 has done to the distances of half of the pairs, as a share,
+// told from the rounded rows: each element is off by up to 2^-11 of itself, and of the
+// errors of a pair one direction counts. Equal rows may have been different ones.
+double RowCodec::rounding_share(const std::vector<std::uint32_t>& pairs) const {
+  constexpr double kUnit =
+      0x1.0p-10 / 3.46;  // of a uniform error: its range / sqrt(12)
+  std::vector<double> shares;
+  std::vector<float> a(dim_), b(dim_);
+  for (std::size_t i = 0; i + 1 < pairs.size(); i += 2) {
+    decode_centred(pairs[i], a.data());
+    decode_centred(pairs[i + 1], b.data());
+    double squares = 0;
+    double distance = 0;
+    for (std::size_t j = 0; j < dim_; ++j) {
+      const double x = a[j];
+      const double y = b[j];
+      squares += x * x + y * y;
+      distance += (x - y) * (x - y);
+    }
+    const double error = kUnit * std::sqrt(squares / static_cast<double>(dim_));
+    shares.push_back(distance > 0 ? 2 * error / std::sqrt(distance) : 1.0);
   }
-  relay(Layout::kWhole);
-  return true;
+  return median(shares);
+}
+
+// Rows that are rounded stay so; those that come from now on will not be.
+bool RowCodec::refine_layout(const std::vector<std::uint32_t>& pairs) {
+  const bool coarse =
+      layout_ == Layout::kSplit  ? median_error(pairs, false) > kLayoutTolerance
+      : layout_ == Layout::kHalf ? rounding_share(pairs) > kRoundedTolerance
+                                 : false;
+  if (coarse) relay(Layout::kWhole);
+  return coarse;
 }
 
 bool RowCodec::narrow(const std::vector<std::uint32_t>& pairs) {
@@ -475,8 +502,8 @@ std::span<const std::byte> RowCodec::Query::bytes_of(std::uint32_t slot) const {
 }
 
 void RowCodec::Query::prefetch_exact(std::uint32_t slot) const {
-  prefetch_run(codec_->high_.data() + slot * codec_->stride_, codec_->stride_);
-  if (codec_->low_stride_ == 0) return;
+  const std::span<const std::byte> high = bytes_of(slot);
+  prefetch_run(high.data(), high.size());
   prefetch_run(codec_->low_.data() + slot * codec_->low_stride_, codec_->low_stride_);
 }
 

@@ -81,7 +81,8 @@ class RowCodec {
   // doubled; re-encodes everything if the choice changes.
   void refine_centre();
   // Whether traversal keys misjudge the given pairs of near rows (slot, slot, ...):
-  // then joins the planes. Returns true if the layout changed.
+  // then joins the planes, or, where rows were rounded, keeps those to come whole.
+  // Returns true if the layout changed.
   bool refine_layout(const std::vector<std::uint32_t>& pairs);
   // Rounds split float32 rows to float16 if that judges the given pairs of near rows
   // well. Returns true if the layout changed.
@@ -152,7 +153,8 @@ class RowCodec {
   void set_layout(Layout layout);
   void relay(Layout layout);
   double median_error(const std::vector<std::uint32_t>& pairs, bool half) const;
-  void encode_float32(const float* row, std::size_t slot);
+  double rounding_share(const std::vector<std::uint32_t>& pairs) const;
+  void encode_float32(float* row, std::size_t slot);
   void decode_centred(std::size_t slot, float* out) const;
   void decode_float32(std::size_t slot, float* out) const;
   void widen(std::size_t slot, float* out) const;

@@ -337,9 +337,7 @@ void GraphIndex::search_one(const std::byte* query, std::size_t k, std::size_t w
   scratch.query.set(rows_, query);
   auto& shortlist = scratch.shortlist;
   shortlist.clear();
-  const auto consider = [&](std::uint32_t slot, const float* key = nullptr) {
-    const double distance =
-        key != nullptr ? static_cast<double>(*key) : scratch.query.exact(slot);
+  const auto consider = [&](std::uint32_t slot, double distance) {
     // Damaged rows may hold NaN, which has no order.
     shortlist.emplace_back(std::isnan(distance) ? kInfinity : distance,
                            ids_.id_of(slot));
@@ -355,7 +353,9 @@ void GraphIndex::search_one(const std::byte* query, std::size_t k, std::size_t w
     if (walk) {
       width = static_cast<std::size_t>(wider);
     } else {
-      for (const std::uint32_t slot : filter->slots()) consider(slot);
+      for (const std::uint32_t slot : filter->slots()) {
+        consider(slot, scratch.query.exact(slot));
+      }
     }
   }
   if (walk) {
@@ -393,8 +393,8 @@ void GraphIndex::search_one(const std::byte* query, std::size_t k, std::size_t w
       if (filter != nullptr && (slot >= filter->capacity() || !filter->test(slot))) {
         continue;
       }
-      const float key = beam.key(i);
-      consider(slot, settled ? &key : nullptr);
+      consider(slot,
+               settled ? static_cast<double>(beam.key(i)) : scratch.query.exact(slot));
     }
   }
   const std::size_t found = std::min(k, shortlist.size());

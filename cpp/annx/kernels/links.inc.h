@@ -68,33 +68,26 @@ void level_tables(const float* coordinates, const float* books,
 std::uint32_t link_scan(const LinkQuery& query, const std::uint8_t* codes,
                         const std::byte* offsets, const std::byte* scales, float base,
                         float limit, const LinkAhead& ahead, float* out) {
-  // The scalar reference's vectors are wider than a group: it works in larger buffers.
-  constexpr bool kWider = kWidth > kLinkGroup;
-  constexpr std::size_t kRoom = kWider ? kWidth : kLinkGroup;
-  std::int32_t sums[kRoom];
-  float keys[kRoom];
-  std::byte halves[2][2 * kRoom];
-  float* const to = kWider ? keys : out;
-  if (kWider) {
-    for (std::size_t i = kLinkGroup; i < kRoom; ++i) sums[i] = 0;
-    for (std::size_t i = 0; i < 2 * kRoom; ++i) {
-      halves[0][i] = i < 2 * kLinkGroup ? offsets[i] : std::byte{0};
-      halves[1][i] = i < 2 * kLinkGroup ? scales[i] : std::byte{0};
-    }
-    offsets = halves[0];
-    scales = halves[1];
-  }
+  // The scalar reference's vectors are wider than a group.
+  constexpr std::size_t kWide = kWidth;
+  std::int32_t sums[kWide > kLinkGroup ? kWide : kLinkGroup] = {};
   link_sums(codes, query.parts, query.tables, ahead, sums);
   const V step = v_set(query.step);
   const V bias = v_set(query.bias);
   const V gain = v_set(query.gain);
-  for (std::size_t i = 0; i < kLinkGroup; i += kWidth) {
+  const auto key_of = [&](std::size_t i, const V& scale, const V& offset) {
     const V dot = v_fma(v_numbers(sums + i), step, bias);
-    const V key =
-        v_fma(dot, LoadF16::full(scales + 2 * i), LoadF16::full(offsets + 2 * i));
-    v_store(to + i, v_fma(key, gain, v_set(base)));
+    return v_fma(v_fma(dot, scale, offset), gain, v_set(base));
+  };
+  if (kWide > kLinkGroup) {
+    const V scale = LoadF16::part(scales, 0, kLinkGroup, kLinkGroup);
+    const V offset = LoadF16::part(offsets, 0, kLinkGroup, kLinkGroup);
+    v_store_part(out, key_of(0, scale, offset), kLinkGroup);
   }
-  for (std::size_t i = 0; kWider && i < kLinkGroup; ++i) out[i] = keys[i];
+  for (std::size_t i = 0; i + kWide <= kLinkGroup; i += kWide) {
+    v_store(out + i,
+            key_of(i, LoadF16::full(scales + 2 * i), LoadF16::full(offsets + 2 * i)));
+  }
   std::uint32_t above = 0;
   for (std::size_t i = 0; i < kLinkGroup; i += kTileLanes) {
     above |= less_bits(lanes_less(lanes_set(limit), lanes_load(out + i))) << i;
