@@ -145,20 +145,23 @@ def test_unknown_id_is_a_key_error(index):
 
 def test_interrupted_add_keeps_whole_batches(rows):
     index = annx.GraphIndex(20, degree=8, ef_construction=200)
+    # Long enough that there are reports on the way, however fast the machine. The first
+    # vectors would be linked at once.
+    many = np.tile(rows, (40, 1))
+    index.add(many[:1])
+    many = many[1:]
     calls = []
 
     def stop(done, total):
         calls.append(done)
-        assert total == 40 * len(rows)
-        if len(index) >= 512:
+        assert total == len(many)
+        if len(index) >= 513:
             raise KeyboardInterrupt
 
-    # Long enough that there are reports on the way, however fast the machine.
-    many = np.tile(rows, (40, 1))
     with pytest.raises(KeyboardInterrupt) as caught:
         index.add(many, progress=stop)
     kept = len(index)
-    assert 0 < kept < len(many)
+    assert 1 < kept < len(many)
     assert index.stats()["reachable"] == kept
     if hasattr(caught.value, "__notes__"):
         assert "vectors were added" in caught.value.__notes__[0]
@@ -226,3 +229,120 @@ def test_queries_of_other_types_are_converted(rows, index):
         np.asfortranarray(rows[:4]),
     ):
         np.testing.assert_array_equal(index.search(other, k=3).ids, expected)
+
+
+def many(n, dim, kind, *, seed=0):
+    """More rows than it takes to be linked at once."""
+    rng = np.random.default_rng(seed)
+    if kind == "equal":
+        return np.ones((n, dim), np.float32)
+    if kind == "duplicates":
+        return np.repeat(rng.standard_normal((n // 50 + 1, dim)), 50, axis=0)[:n]
+    if kind == "sorted clusters":
+        centres = 20 * rng.standard_normal((60, dim))
+        which = np.sort(rng.integers(60, size=n))
+        return centres[which] + rng.standard_normal((n, dim))
+    latent = rng.standard_normal((n, 8))
+    return np.tanh(latent @ rng.standard_normal((8, dim)) / 2)
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("kind", ["bent", "sorted clusters", "duplicates", "equal"])
+def test_many_first_rows_are_all_found_and_reached(metric, kind):
+    vectors = many(9000, 20, kind).astype(np.float32)
+    index = annx.GraphIndex(20, metric, storage="float32")
+    index.add(vectors)
+    stats = index.stats()
+    assert stats["reachable"] == 9000
+    assert stats["max_links"] <= index.degree
+    queries = vectors[::90] + np.float32(0.01)
+    found = index.search(queries, k=10, ef=100)
+    truth = annx.exact_search(queries, vectors, k=10, metric=metric)
+    # By distance: duplicates may stand for one another.
+    near = found.distances <= truth.distances[:, -1:] * (1 + 1e-4) + 1e-5
+    assert near.mean() > 0.98
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "uint8"])
+def test_many_first_rows_give_the_same_graph_on_any_number_of_threads(dtype):
+    vectors = many(8300, 24, "bent")
+    vectors = np.round(100 * vectors + 128) if dtype == "uint8" else vectors
+    vectors = vectors.astype("float32" if dtype == "bfloat16" else dtype)
+    ids = np.arange(8300)[::-1] * 3
+    one = annx.GraphIndex(24, dtype=dtype, seed=5)
+    two = annx.GraphIndex(24, dtype=dtype, seed=5)
+    one.add(vectors, ids=ids, threads=1)
+    two.add(vectors, ids=ids, threads=2)
+    for id in ids[::100].tolist():
+        assert one.neighbours(id).tolist() == two.neighbours(id).tolist()
+    # It grows like any other.
+    more = vectors[:200]
+    one.add(more, ids=100_000 + np.arange(200))
+    found = one.search(vectors[200:300], k=1, ef=60)
+    assert (found.ids[:, 0] == ids[200:300]).mean() > 0.97
+    assert one.stats()["reachable"] == 8500
+
+
+@pytest.mark.parametrize("after", [0, 1, 4000, 8900])
+def test_many_first_rows_that_are_interrupted_leave_all_or_nothing(after):
+    vectors = many(9000, 16, "bent").astype(np.float32)
+    index = annx.GraphIndex(16)
+    seen = []
+
+    def stop(done, total):
+        assert total == 9000
+        seen.append(done)
+        if done >= after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index.add(vectors, progress=stop)
+    assert seen == sorted(seen)
+    assert len(index) in (0, 9000)
+    index.add(vectors[:100], ids=20_000 + np.arange(100))
+    assert 20_003 in index.search(vectors[3], k=2, ef=60).ids.tolist()
+
+
+def test_many_first_rows_that_squares_overflow_are_linked_all_the_same():
+    # All-pairs search does not serve where squares reach 1e30: they come in batches.
+    vectors = 1e17 * many(8192, 8, "bent").astype(np.float32)
+    index = annx.GraphIndex(8, degree=8, ef_construction=16)
+    index.add(vectors)
+    assert index.stats()["reachable"] == 8192
+    found = index.search(vectors[:50], k=1, ef=64)
+    assert (found.ids[:, 0] == np.arange(50)).mean() > 0.9
+
+
+def test_known_neighbours_make_the_graph(rows):
+    near = annx.knn_graph(rows, 30).ids
+    index = annx.GraphIndex.build(rows, neighbours=near)
+    truth = annx.exact_search(rows[:100] + 0.1, rows, k=10).ids
+    found = index.search(rows[:100] + 0.1, k=10, ef=100).ids
+    pairs = zip(truth, found, strict=True)
+    assert np.mean([np.isin(t, f).mean() for t, f in pairs]) > 0.97
+    assert index.stats()["reachable"] == len(rows)
+    # A vector among its own neighbours changes nothing, nor does an end marked by -1.
+    own = np.arange(len(rows))[:, None]
+    longer = np.concatenate([own, near, np.full_like(own, -1)], axis=1)
+    other = annx.GraphIndex.build(rows, neighbours=longer)
+    for id in range(0, len(rows), 50):
+        assert other.neighbours(id).tolist() == index.neighbours(id).tolist()
+    index.add(rows[:3])
+    assert len(index) == len(rows) + 3
+
+
+@pytest.mark.parametrize(
+    ("neighbours", "metric", "error", "message"),
+    [
+        (np.zeros((1500, 2), int), "ip", ValueError, "neighbours need metric"),
+        (np.zeros((1500, 2)), "l2", TypeError, "neighbours is of dtype float64"),
+        (np.zeros((1499, 2), int), "l2", ValueError, "has shape"),
+        (np.zeros((1500, 0), int), "l2", ValueError, "has shape"),
+        (np.zeros(1500, int), "l2", ValueError, "has shape"),
+        (np.full((1500, 1), 1500), "l2", ValueError, "from 1500 to 1500"),
+        (np.full((1500, 1), -2), "l2", ValueError, "from -2 to -2"),
+    ],
+)
+def test_bad_neighbours_are_refused(rows, neighbours, metric, error, message):
+    with pytest.raises(error, match=message):
+        annx.GraphIndex.build(rows[:1500], metric=metric, neighbours=neighbours)

@@ -107,15 +107,25 @@ void bind_graph(py::module_& m) {
           "add",
           [](GraphIndex& self, const py::array& vectors,
              const std::optional<Array<std::int64_t>>& ids, std::size_t threads,
-             py::object progress) {
+             py::object progress, const std::optional<Array<std::uint32_t>>& near) {
             const RowsView view = rows(vectors, "vectors");
             PyMonitor monitor(std::move(progress));
             const std::int64_t* given = ids ? ids->data() : nullptr;
+            graph::KnnGraph lists;
+            if (near) {
+              if (near->ndim() != 2 ||
+                  static_cast<std::size_t>(near->shape(0)) != view.rows) {
+                throw InvalidArgument("neighbours must have a row for each vector");
+              }
+              lists.k = static_cast<std::size_t>(near->shape(1));
+              lists.slots.assign(near->data(), near->data() + near->size());
+            }
             const py::gil_scoped_release release;
-            return self.add(view, given, resolve_threads(threads), &monitor);
+            return self.add(view, given, resolve_threads(threads), &monitor,
+                            std::move(lists));
           },
           py::arg("vectors").noconvert(), py::arg("ids").none(true), py::arg("threads"),
-          py::arg("progress").none(true))
+          py::arg("progress").none(true), py::arg("neighbours").none(true))
       .def("search", &search, py::arg("queries").noconvert(), py::arg("k"),
            py::arg("ef"), py::arg("single"), py::arg("filter").none(true),
            py::arg("threads"), py::arg("progress").none(true))

@@ -18,6 +18,31 @@ __all__ = ["GraphIndex"]
 _STORAGE = ("fast", "float32", "plain")
 
 
+def _as_neighbours(
+    neighbours: ArrayLike, metric: str, rows: NDArray[Any]
+) -> NDArray[np.uint32]:
+    """Return lists of rows as native code reads them, checked."""
+    if metric not in ("l2", "cosine"):
+        raise ValueError(f"neighbours need metric 'l2' or 'cosine'; it is {metric!r}")
+    array = np.asarray(neighbours)
+    if array.dtype.kind not in "iu":
+        raise TypeError(
+            f"neighbours is of dtype {array.dtype}; it should be of integers"
+        )
+    n = rows.shape[0]
+    if array.ndim != 2 or array.shape[0] != n or array.shape[1] == 0:
+        raise ValueError(
+            f"neighbours has shape {array.shape}; it should have one row for each of "
+            f"{n} vectors, of at least one number"
+        )
+    if array.size and (int(array.min()) < -1 or int(array.max()) >= n):
+        raise ValueError(
+            f"neighbours holds numbers from {array.min()} to {array.max()}; they "
+            f"should be rows of the {n} vectors, or -1"
+        )
+    return np.ascontiguousarray(array.astype(np.int64).astype(np.uint32))
+
+
 @register("graph")
 class GraphIndex(Index):
     """Nearest neighbours by walking a graph of near vectors.
@@ -55,7 +80,15 @@ class GraphIndex(Index):
 
     Notes
     -----
-    *Building.* Vectors are added in batches of 512. Each searches the graph with a beam
+    *Building.* The first vectors of an index, if they are 8,192 or more and the metric
+    is ``"l2"`` or ``"cosine"``, are linked at once: all-pairs search (as of
+    `knn_graph`) lists ``5/8 ef_construction`` near neighbours of each, most of them,
+    and links are chosen from the list by the relative-neighbourhood rule. A sixteenth
+    of the vectors, and some of every group that lists only itself, have links from
+    lists of their own as well, and so on up, so that there is a way out of every
+    cluster. So it is best to give all vectors that there are to the first `add`.
+
+    Others are added in batches of 512. Each searches the graph with a beam
     of ``ef_construction``, scores the rest of its batch, and keeps up to ``degree / 2``
     neighbours by the relative-neighbourhood rule; those link back, and prune what they
     have by the same rule when full. The same vectors in the same order with the same
@@ -154,6 +187,7 @@ class GraphIndex(Index):
         metric: str = "l2",
         dtype: str = "float32",
         ids: ArrayLike | None = None,
+        neighbours: ArrayLike | None = None,
         threads: int | None = None,
         progress: Progress | None = None,
         **options: Any,
@@ -168,6 +202,12 @@ class GraphIndex(Index):
             As for the class.
         ids, threads, progress
             As for `add`.
+        neighbours : array_like of int, shape (n, k), optional
+            Near neighbours of every vector that are known already, from `knn_graph` or
+            another library: numbers of rows, -1 where there are none; a vector itself
+            among them does no harm. Links are chosen from these alone, so k should be
+            some dozens, 100 or more for a graph as good as without. ``"l2"`` and
+            ``"cosine"`` only.
 
         Returns
         -------
@@ -176,7 +216,8 @@ class GraphIndex(Index):
         _validate.check_choice(dtype, name="dtype", choices=_validate.DTYPES[:5])
         rows = _validate.as_rows(vectors, name="vectors", dim=None, dtype=dtype)
         index = cls(rows.shape[1], metric, dtype, **options)
-        index._add(rows, ids, threads, progress)
+        near = None if neighbours is None else _as_neighbours(neighbours, metric, rows)
+        index._add(rows, ids, threads, progress, near)
         return index
 
     def add(
@@ -214,11 +255,13 @@ class GraphIndex(Index):
         KeyboardInterrupt
             After Ctrl-C, or whatever `progress` raises: the vectors of finished batches
             stay. They are the first of `vectors`; the exception's notes say how many
-            (Python 3.11 and later), and so does ``len(index)``.
+            (Python 3.11 and later), and so does ``len(index)``. Vectors that are linked
+            at once (see `GraphIndex`) all stay or none.
 
         Notes
         -----
-        About ``ef_construction * degree`` distances a vector.
+        About ``ef_construction * degree`` distances a vector; far fewer for the first
+        ones, where they are many.
         """
         rows = _validate.as_rows(
             vectors, name="vectors", dim=self.dim, dtype=self.dtype
@@ -231,6 +274,7 @@ class GraphIndex(Index):
         ids: ArrayLike | None,
         threads: int | None,
         progress: Progress | None,
+        neighbours: NDArray[np.uint32] | None = None,
     ) -> NDArray[np.int64]:
         n = rows.shape[0]
         given = None if ids is None else _validate.as_ids(ids, count=n, unique=True)
@@ -241,6 +285,7 @@ class GraphIndex(Index):
                 given,
                 _validate.check_threads(threads),
                 _validate.check_progress(progress),
+                neighbours,
             )
         except BaseException as error:
             kept = len(self) - before

@@ -79,11 +79,14 @@ ANNX_TEST(link_kernels_agree_on_every_instruction_set) {
 
       std::vector<std::uint8_t> codes(link_code_bytes(parts));
       std::vector<std::uint8_t> expected_codes(codes.size());
+      std::vector<float> dots(kLinkGroup), expected_dots(kLinkGroup);
       table.link_encode(c.points.data(), c.levels.data(), c.halves.data(),
-                        c.widths.data(), parts, codes.data());
+                        c.widths.data(), parts, codes.data(), dots.data());
       scalar.link_encode(c.points.data(), c.levels.data(), c.halves.data(),
-                         c.widths.data(), parts, expected_codes.data());
+                         c.widths.data(), parts, expected_codes.data(),
+                         expected_dots.data());
       CHECK(codes == expected_codes);
+      CHECK(same(dots, expected_dots));
 
       // float16: 1, -2, 0.5, infinity, NaN, zero.
       constexpr std::uint16_t kHalves[] = {0x3C00, 0xC000, 0x3800, 0x7C00, 0x7E00, 0};

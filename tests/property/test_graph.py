@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import annx
@@ -63,6 +63,32 @@ def test_graph_equals_reference_link_for_link(seed, n, dim, degree, metric, kind
     twin_ids, twin_distances = twin.search(rows[:7], k=3, ef=4)
     np.testing.assert_array_equal(distances, twin_distances)
     np.testing.assert_array_equal(ids, twin_ids)
+
+
+@given(
+    seeds,
+    st.integers(1, 300),
+    st.sampled_from([1, 3, 7]),
+    st.integers(1, 12),
+    st.sampled_from([4, 8, 16]),
+    st.sampled_from([1.0, 1.5]),
+    st.integers(1, 9),
+)
+def test_graph_of_known_neighbours_equals_the_reference(
+    seed, n, dim, k, degree, alpha, spread
+):
+    # Small numbers: many equal rows, many ties, and distances exact in every type.
+    rows = np.random.default_rng(seed).integers(-spread, spread, (n, dim))
+    near = reference.exact_search(rows, rows, min(k + 1, n))[0]
+    options = {"degree": degree, "alpha": alpha, "seed": seed, "neighbours": near}
+    # A level above the first of at most 25 rows lists all the others.
+    native = annx.GraphIndex.build(rows, **options)
+    twin = reference.GraphIndex.build(rows, **options)
+    levels = reference.graph.find_levels(near.tolist(), twin._keys, seed)
+    assume(all(len(level) <= 25 for level in levels[1:]))
+    for id in range(n):
+        assert native.neighbours(id).tolist() == twin.neighbours(id).tolist()
+    assert native.stats()["reachable"] == n
 
 
 @given(

@@ -31,27 +31,30 @@ inline std::vector<float> half_squares(const std::vector<float>& levels,
   return halves;
 }
 
-// <z, z^> and <base, z^>. Coordinates of z lie `stride` apart, code(p) is the level of
-// piece p.
-struct LevelDots {
-  float own = 0;
-  float base = 0;
-};
-template <class Code>
-LevelDots level_dots(const std::vector<float>& levels,
-                     const std::vector<std::uint8_t>& widths, const float* z,
-                     std::size_t stride, const float* base, const Code& code) {
-  LevelDots dots;
-  std::size_t k = 0;
+// <base, level c> of each piece, [piece][kLinkLevels].
+inline void level_products(const float* base, const std::vector<float>& levels,
+                           const std::vector<std::uint8_t>& widths,
+                           std::vector<float>& products) {
+  using kernels::kLinkLevels;
+  products.assign(widths.size() * kLinkLevels, 0.0f);
+  const float* level = levels.data();
   for (std::size_t p = 0; p < widths.size(); ++p) {
-    const unsigned c = code(p);
-    for (std::size_t j = 0; j < widths[p]; ++j, ++k) {
-      const float level = levels[k * kernels::kLinkLevels + c];
-      dots.own += z[k * stride] * level;
-      dots.base += base[k] * level;
+    for (std::size_t k = 0; k < widths[p]; ++k, level += kLinkLevels, ++base) {
+      for (std::size_t c = 0; c < kLinkLevels; ++c) {
+        products[p * kLinkLevels + c] += *base * level[c];
+      }
     }
   }
-  return dots;
+}
+
+// The sum of table[piece][code(piece)] over all pieces.
+template <class Code>
+float sum_of(const std::vector<float>& table, const Code& code) {
+  float sum = 0;
+  for (std::size_t p = 0; p * kernels::kLinkLevels < table.size(); ++p) {
+    sum += table[p * kernels::kLinkLevels + code(p)];
+  }
+  return sum;
 }
 
 // The power of two nearest to x, which float16 numbers are kept as multiples of: 1

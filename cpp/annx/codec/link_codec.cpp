@@ -154,6 +154,7 @@ std::vector<float> train_levels(const std::vector<float>& points, std::size_t ax
   const kernels::KernelTable& table = kernels::active();
   const std::size_t parts = widths.size();
   std::vector<std::uint8_t> codes(kernels::link_code_bytes(parts));
+  std::array<float, kLinkGroup> dots;
   std::vector<double> sums(axes * kLinkLevels);
   std::vector<std::uint32_t> counts(parts * kLinkLevels);
   for (int iteration = 0; iteration < kLloydIterations; ++iteration) {
@@ -163,7 +164,7 @@ std::vector<float> train_levels(const std::vector<float>& points, std::size_t ax
     for (std::size_t g = 0; g < groups; ++g) {
       const float* group = points.data() + g * axes * kLinkGroup;
       table.link_encode(group, levels.data(), halves.data(), widths.data(), parts,
-                        codes.data());
+                        codes.data(), dots.data());
       std::size_t at = 0;
       for (std::size_t p = 0; p < parts; ++p) {
         for (std::size_t i = 0; i < kLinkGroup; ++i) {
@@ -343,35 +344,51 @@ void LinkCodec::project(const float* row, std::vector<float>& scratch,
   transform(centred, out);
 }
 
-void LinkCodec::encode(const float* from, const float* const* to, const float* squares,
-                       std::size_t count, std::uint8_t* codes, float* offsets,
-                       float* scales) const {
-  const std::size_t axes = this->axes();
-  std::vector<float> z(axes * kLinkGroup);
+void LinkCodec::Encoder::set(const LinkCodec& codec, const float* from) {
+  codec_ = &codec;
+  from_ = from;
+  level_products(from, codec.levels_, codec.widths_, products_);
+}
+
+void LinkCodec::Encoder::encode(const float* const* to, const float* squares,
+                                std::size_t count, std::uint8_t* codes, float* offsets,
+                                float* scales) {
+  const LinkCodec& codec = *codec_;
+  const std::size_t axes = codec.axes();
+  // Several sums at once: one alone would wait for each of its additions.
+  std::array<const float*, kLinkGroup> ends;
+  for (std::size_t i = 0; i < kLinkGroup; ++i) ends[i] = i < count ? to[i] : from_;
+  differences_.resize(axes * kLinkGroup);
   std::array<float, kLinkGroup> lengths{};
-  for (std::size_t i = 0; i < count; ++i) {
-    float square = 0;
-    for (std::size_t k = 0; k < axes; ++k) {
-      const float value = to[i][k] - from[k];
-      z[k * kLinkGroup + i] = value;
-      square += value * value;
-    }
-    lengths[i] = std::sqrt(square);
-    const float factor = lengths[i] > 0 ? 1 / lengths[i] : 0.0f;
-    for (std::size_t k = 0; k < axes; ++k) z[k * kLinkGroup + i] *= factor;
+  std::array<float, kLinkGroup> factors{};
+  for (std::size_t k = 0; k < axes; ++k) {
+    float* const z = differences_.data() + k * kLinkGroup;
+    for (std::size_t i = 0; i < kLinkGroup; ++i) z[i] = ends[i][k] - from_[k];
+    for (std::size_t i = 0; i < kLinkGroup; ++i) lengths[i] += z[i] * z[i];
   }
-  kernels::active().link_encode(z.data(), levels_.data(), halves_.data(),
-                                widths_.data(), widths_.size(), codes);
+  for (std::size_t i = 0; i < kLinkGroup; ++i) {
+    lengths[i] = std::sqrt(lengths[i]);
+    factors[i] = lengths[i] > 0 ? 1 / lengths[i] : 0.0f;
+  }
+  for (std::size_t k = 0; k < axes; ++k) {
+    float* const z = differences_.data() + k * kLinkGroup;
+    for (std::size_t i = 0; i < kLinkGroup; ++i) z[i] *= factors[i];
+  }
+  std::array<float, kLinkGroup> dots;
+  kernels::active().link_encode(differences_.data(), codec.levels_.data(),
+                                codec.halves_.data(), codec.widths_.data(),
+                                codec.parts(), codes, dots.data());
   for (std::size_t i = 0; i < count; ++i) {
-    const auto [dot, from_dot] = level_dots(
-        levels_, widths_, z.data() + i, kLinkGroup, from, [&](std::size_t p) {
-          return codes[link_code_at(p, i)] >> link_code_shift(p) & 15u;
-        });
+    const float from_dot = sum_of(products_, [&](std::size_t p) {
+      return codes[link_code_at(p, i)] >> link_code_shift(p) & 15u;
+    });
     // |r|^2 = <r, f sum level_k v_k> = f |z| dot.
-    const float square = products_ ? lengths[i] * lengths[i] : squares[i];
-    const float fit = lengths[i] > 0 && dot > 0 ? square / (lengths[i] * dot) : 0.0f;
-    offsets[i] = products_ ? 0.0f : (square + 2 * fit * from_dot) / offset_unit_;
-    scales[i] = (products_ ? -fit : -2 * fit) / scale_unit_;
+    const bool products = codec.products_;
+    const float square = products ? lengths[i] * lengths[i] : squares[i];
+    const float fit =
+        lengths[i] > 0 && dots[i] > 0 ? square / (lengths[i] * dots[i]) : 0.0f;
+    offsets[i] = products ? 0.0f : (square + 2 * fit * from_dot) / codec.offset_unit_;
+    scales[i] = (products ? -fit : -2 * fit) / codec.scale_unit_;
   }
 }
 

@@ -92,12 +92,23 @@ class LinkCodec {
   // <v_k, row - c> for all axes; `scratch` is memory to reuse from row to row.
   void project(const float* row, std::vector<float>& scratch, float* out) const;
 
-  // Codes a group of links from one row to `count` <= kLinkGroup others, all projected;
-  // `squares` holds |r|^2 (for ip it is not read). Writes a whole group of codes, and
-  // offsets and scales as float32 (they are kept as float16). Unused lanes get code 0.
-  void encode(const float* from, const float* const* to, const float* squares,
-              std::size_t count, std::uint8_t* codes, float* offsets,
-              float* scales) const;
+  // Codes the links of one row. Reusable; must not outlive the codec and the row.
+  class Encoder {
+   public:
+    // The row, projected.
+    void set(const LinkCodec& codec, const float* from);
+    // Codes a group of links to `count` <= kLinkGroup others, projected; `squares`
+    // holds |r|^2 (for ip it is not read). Writes a whole group of codes, and offsets
+    // and scales as float32 (they are kept as float16).
+    void encode(const float* const* to, const float* squares, std::size_t count,
+                std::uint8_t* codes, float* offsets, float* scales);
+
+   private:
+    const LinkCodec* codec_ = nullptr;
+    const float* from_ = nullptr;
+    std::vector<float> products_;  // of the row and each level
+    std::vector<float> differences_;
+  };
 
   // A query, ready to estimate with. Reusable; must not outlive the codec.
   class Query {
@@ -122,6 +133,7 @@ class LinkCodec {
 
  private:
   LinkCodec() = default;
+  friend class Encoder;
   friend class Query;
   void derive();
   void transform(const float* x, float* out) const;

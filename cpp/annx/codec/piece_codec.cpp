@@ -149,19 +149,19 @@ double PieceCodec::encode(const float* centroid, const float* const* rows,
     }
   }
   std::vector<std::uint8_t> codes(pieces() / 2 * kPieceGroup);
+  std::array<float, kPieceGroup> dots;
   kernels::active().piece_encode(z.data(), levels_.data(), halves_.data(),
-                                 widths_.data(), pieces(), codes.data());
+                                 widths_.data(), pieces(), codes.data(), dots.data());
+  std::vector<float> products;
+  level_products(centroid, levels_, widths_, products);
   double widest = 0;
   for (std::size_t i = 0; i < count; ++i) {
     const auto code = [&](std::size_t p) {
       return codes[p / 2 * kPieceGroup + i] >> (4 * (p % 2)) & 15u;
     };
-    const auto [dot, centroid_dot] =
-        level_dots(levels_, widths_, z.data() + i, kPieceGroup, centroid, code);
-    double level_square = 0;
-    for (std::size_t p = 0; p < pieces(); ++p) {
-      level_square += 2.0 * halves_[p * kLinkLevels + code(p)];
-    }
+    const float dot = dots[i];
+    const float centroid_dot = sum_of(products, code);
+    const double level_square = 2.0 * sum_of(halves_, code);
     const float fit = dot > 0 && squares[i] > 0 ? std::sqrt(squares[i]) / dot : 0.0f;
     const float offset = options_.products ? 0.0f : squares[i] + 2 * fit * centroid_dot;
     offsets[i] = std::clamp(offset / offset_unit_, -kMostHalf, kMostHalf);

@@ -17,6 +17,8 @@ using storage::kTreeEdge;
 
 constexpr std::size_t kNodesPerRange = 8;
 constexpr std::size_t kTargetsPerRange = 32;
+// Earlier rows of which the nearest is the parent, where no near neighbour is earlier.
+constexpr std::size_t kParentDraws = 64;
 
 }  // namespace
 
@@ -106,6 +108,97 @@ void Builder::choose(std::uint32_t node, const std::vector<std::uint32_t>& entri
   for (std::size_t j = 0; j < worker.chosen.size(); ++j) {
     graph_.set(node, j, worker.chosen[j].slot);
   }
+}
+
+void Builder::choose_links_from(const std::vector<Level>& levels, std::size_t threads,
+                                Monitor* monitor) {
+  first_ = 0;
+  last_ = rows_.size();
+  prepare_workers(threads);
+  batch_.resize(last_);
+  std::iota(batch_.begin(), batch_.end(), 0u);
+  parents_.assign(last_, kNoSlot);
+  // Near rows one after the other have candidates in common, which the cache then
+  // holds.
+  const std::vector<std::uint32_t>& order = levels[0].near.order;
+  parallel_for(
+      last_, threads, 64,
+      [&](std::size_t begin, std::size_t end, std::size_t index) {
+        for (std::size_t i = begin; i < end; ++i) {
+          choose_listed(levels, order.empty() ? batch_[i] : order[i], workers_[index]);
+        }
+      },
+      monitor);
+}
+
+// The worker's slots as candidates, nearest first.
+void Builder::score_slots(std::uint32_t node, Worker& worker) {
+  worker.batch_keys.resize(worker.slots.size());
+  worker.query.score(worker.slots.data(), worker.slots.size(),
+                     worker.batch_keys.data());
+  worker.candidates.clear();
+  for (std::size_t j = 0; j < worker.slots.size(); ++j) {
+    worker.candidates.push_back({worker.batch_keys[j], worker.slots[j]});
+  }
+  std::sort(worker.candidates.begin(), worker.candidates.end());
+  std::uint32_t& parent = parents_[node - first_];
+  for (const Neighbour& candidate : worker.candidates) {
+    if (candidate.slot >= node) continue;
+    if (parent == kNoSlot || candidate < worker.parent) {
+      worker.parent = candidate;
+      parent = candidate.slot;
+    }
+    break;
+  }
+}
+
+void Builder::choose_listed(const std::vector<Level>& levels, std::uint32_t node,
+                            Worker& worker) {
+  const std::size_t degree = graph_.degree();
+  const std::size_t far = std::max<std::size_t>(1, degree / 4);
+  worker.query.set_item(rows_, node);
+  std::vector<Neighbour>& links = worker.links;
+  links.clear();
+  // From the smallest level down: near links take what room the far ones leave.
+  for (std::size_t number = levels.size(); number-- > 0;) {
+    const Level& level = levels[number];
+    const std::size_t place = level.place(node);
+    if (place == kNoSlot) continue;
+    worker.slots.clear();
+    for (const std::uint32_t near : level.near.list(place)) {
+      if (near == kNoSlot || near == place) continue;
+      const std::uint32_t slot = level.slot(near);
+      // Far links go beyond what the level below lists.
+      if (number == 0 || !levels[number - 1].lists(node, slot)) {
+        worker.slots.push_back(slot);
+      }
+    }
+    score_slots(node, worker);
+    // Of equal rows the first leads out, and the others lead to it: each would hide
+    // from the next whatever else there is.
+    std::erase_if(worker.candidates, [&](const Neighbour& other) {
+      return other.key == 0 && other.slot > node;
+    });
+    const std::size_t wanted =
+        number != 0 ? far
+                    : std::max(far, degree / 2 - std::min(links.size(), degree / 2));
+    const std::size_t room = degree - links.size() - (number != 0 ? far : 0);
+    select_neighbours(rows_, worker.candidates, 1, std::min(wanted, room), relax_,
+                      worker.prune, worker.chosen);
+    for (const Neighbour& link : worker.chosen) {
+      const auto same = [&](const Neighbour& other) { return other.slot == link.slot; };
+      if (std::none_of(links.begin(), links.end(), same)) links.push_back(link);
+    }
+  }
+  std::sort(links.begin(), links.end());
+  for (std::size_t j = 0; j < links.size(); ++j) graph_.set(node, j, links[j].slot);
+  if (parents_[node] != kNoSlot || node == 0) return;
+  const Random random(options_.seed, node);
+  worker.slots.clear();
+  for (std::size_t j = 0; j < kParentDraws; ++j) {
+    worker.slots.push_back(static_cast<std::uint32_t>(random.below(j, node)));
+  }
+  score_slots(node, worker);
 }
 
 void Builder::add_reverse_links(std::size_t threads) {

@@ -15,6 +15,10 @@
 // others; where the nearest earlier node has none left, a descendant of it takes the
 // edge.
 //
+// Many rows at once, into an empty graph, choose their links by the same rule from
+// lists of near neighbours (levels.h). Reverse links and tree edges are then those of a
+// batch.
+//
 // Cost of a node: one search of width ef_construction, and for each of its links at
 // most 2 x degree distances at the other end.
 #pragma once
@@ -26,6 +30,7 @@
 
 #include "annx/base/parallel.h"
 #include "annx/codec/row_codec.h"
+#include "annx/graph/levels.h"
 #include "annx/graph/prune.h"
 #include "annx/search/beam.h"
 #include "annx/storage/adjacency.h"
@@ -57,6 +62,10 @@ class Builder {
   void choose_links(std::size_t count, const std::vector<std::uint32_t>& entries,
                     std::size_t threads, Monitor* monitor);
 
+  // Chooses the links of all rows, where all blocks are empty.
+  void choose_links_from(const std::vector<Level>& levels, std::size_t threads,
+                         Monitor* monitor);
+
   // Adds the reverse links of what choose_links chose, and the tree edges. Writes
   // blocks of every node: no search may run meanwhile.
   void add_reverse_links(std::size_t threads);
@@ -75,6 +84,8 @@ class Builder {
     std::vector<float> to_source;
     std::vector<std::uint32_t> slots;
     std::vector<float> batch_keys;
+    Neighbour parent;
+    std::vector<Neighbour> links;
   };
 
   // A new link target -> source. Sorts by target, then source, tree edges first.
@@ -87,6 +98,9 @@ class Builder {
   void prepare_workers(std::size_t threads);
   void choose(std::uint32_t node, const std::vector<std::uint32_t>& entries,
               Worker& worker);
+  void score_slots(std::uint32_t node, Worker& worker);
+  void choose_listed(const std::vector<Level>& levels, std::uint32_t node,
+                     Worker& worker);
   void link_sources(std::span<const Link> links, Worker& worker);
   void attach(std::uint32_t node, Worker& worker);
   std::size_t tree_edges(std::uint32_t node) const;

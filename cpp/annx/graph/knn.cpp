@@ -81,7 +81,7 @@ class Knn {
         n_(source.count()),
         dim_(source.dim()),
         k_(std::min(options.k, n_ - 1)),
-        kept_(sketch.projected && options.recall < 1
+        kept_(sketch.projected && options.settled && options.recall < 1
                   ? std::min(n_ - 1, options.recall > 0.99 ? k_ * 4 : k_ * 5 / 2)
                   : k_),
         room_(kept_ + std::max(kSpareRoom, kept_ / 2)),
@@ -95,6 +95,7 @@ class Knn {
     Side right{Panels::Side::kRows};
     std::uint32_t loaded = kNoSlot;  // the cell on the left
     std::vector<float> rows;
+    std::vector<Entry> merged;
     // Vectors that distance() has read.
     std::uint32_t slot = kNoSlot;
     std::uint32_t other = kNoSlot;
@@ -129,9 +130,9 @@ class Knn {
   float limit(std::uint32_t place) const {
     return limits_[place].load(std::memory_order_relaxed);
   }
-  void shrink(std::uint32_t place);
+  void shrink(std::uint32_t place, std::vector<Entry>& merged);
   void expect_angles();
-  void meet_both(Side& left, Side& right, bool same);
+  void meet_both(Side& left, Side& right, bool same, Worker& worker);
   void meet_cells(std::uint32_t a, std::uint32_t b, Worker& worker);
   void meet_pairs(const CellPair* pairs, std::size_t count, Monitor* monitor);
   void find_truth(Monitor* monitor);
@@ -140,7 +141,7 @@ class Knn {
   Plan make_plan() const;
   Visits choose_visits(float reach, std::size_t nearest, Monitor* monitor) const;
   void visit(const Visits& visits, Monitor* monitor);
-  void give(std::uint32_t to, Entry entry);
+  void give(std::uint32_t to, Entry entry, std::vector<Entry>& merged);
 
   const KnnSource& source_;
   KnnOptions options_;
@@ -161,6 +162,7 @@ class Knn {
   std::size_t neighbours_ = 0;              // how many
   std::vector<Entry> lists_;                // room_ a vector, by position
   std::vector<std::uint32_t> counts_;       // of a list
+  std::vector<std::uint32_t> sorted_;       // how many of these come first, in order
   std::vector<std::atomic<float>> limits_;  // values from which on nothing gets in
   std::vector<std::mutex> locks_;           // of the lists of a cell, with threads
   std::vector<std::uint32_t> sample_;       // positions
@@ -291,26 +293,32 @@ float Knn::distance(std::uint32_t slot, std::uint32_t other, Worker& worker) con
 
 // Keeps the best of a list, each once, in order. Lists fill up and are sorted now and
 // then: cheaper than to keep them sorted.
-void Knn::shrink(std::uint32_t place) {
+void Knn::shrink(std::uint32_t place, std::vector<Entry>& merged) {
   Entry* list = lists_.data() + place * room_;
   std::uint32_t& count = counts_[place];
-  std::sort(list, list + count);
-  count = static_cast<std::uint32_t>(std::unique(list, list + count) - list);
+  std::uint32_t& sorted = sorted_[place];
+  std::sort(list + sorted, list + count);
+  merged.resize(room_);
+  std::merge(list, list + sorted, list + sorted, list + count, merged.begin());
+  const auto end = std::unique(merged.begin(), merged.begin() + count);
+  count = static_cast<std::uint32_t>(
+      std::min<std::size_t>(kept_, static_cast<std::size_t>(end - merged.begin())));
+  std::copy_n(merged.begin(), count, list);
+  sorted = count;
   if (count < kept_) return;
-  count = static_cast<std::uint32_t>(kept_);
   limits_[place].store(low_limit(key_of(list[kept_ - 1])), std::memory_order_relaxed);
 }
 
-void Knn::give(std::uint32_t to, Entry entry) {
+void Knn::give(std::uint32_t to, Entry entry, std::vector<Entry>& merged) {
   std::unique_lock<std::mutex> lock;
   if (!locks_.empty()) lock = std::unique_lock(locks_[cell_of_[to]]);
   std::uint32_t& count = counts_[to];
   lists_[to * room_ + count++] = entry;
-  if (count == room_) shrink(to);
+  if (count == room_) shrink(to, merged);
 }
 
 // Everything that a tile lets through, to both sides.
-void Knn::meet_both(Side& left, Side& right, bool same) {
+void Knn::meet_both(Side& left, Side& right, bool same, Worker& worker) {
   for (std::size_t i = 0; i < left.count; ++i) left.limits[i] = limit(left.places[i]);
   for (std::size_t j = 0; j < right.count; ++j) {
     right.limits[j] = limit(right.places[j]);
@@ -324,11 +332,11 @@ void Knn::meet_both(Side& left, Side& right, bool same) {
     if (!first && !second) return;
     const float key = settle(u, v, value);
     if (first) {
-      give(u, entry_of(key, cells_.order[v]));
+      give(u, entry_of(key, cells_.order[v]), worker.merged);
       left.limits[i] = limit(u);
     }
     if (second) {
-      give(v, entry_of(key, cells_.order[u]));
+      give(v, entry_of(key, cells_.order[u]), worker.merged);
       right.limits[j] = limit(v);
     }
   };
@@ -341,7 +349,7 @@ void Knn::meet_cells(std::uint32_t a, std::uint32_t b, Worker& worker) {
     worker.loaded = a;
   }
   load(worker.right, 1.0f, cells_.begins[b], cells_.begins[b + 1]);
-  meet_both(worker.left, worker.right, a == b);
+  meet_both(worker.left, worker.right, a == b, worker);
 }
 
 void Knn::load_some(Side& side, float factor, const std::uint32_t* places,
@@ -604,7 +612,7 @@ void Knn::visit(const Visits& visits, Monitor* monitor) {
             const auto count =
                 static_cast<std::size_t>(std::min<std::uint64_t>(end - at, kVisitors));
             load_some(worker.left, -2.0f, visits.places.data() + at, count, worker);
-            meet_both(worker.left, worker.right, false);
+            meet_both(worker.left, worker.right, false, worker);
           }
         }
       },
@@ -617,6 +625,7 @@ void Knn::run(Monitor* monitor, KnnGraph& out) {
   sort_into_cells(monitor);
   lists_.assign(n_ * room_, kNobody);
   counts_.assign(n_, 0);
+  sorted_.assign(n_, 0);
   limits_ = std::vector<std::atomic<float>>(n_);
   for (auto& l : limits_) l.store(kInfinity, std::memory_order_relaxed);
   if (options_.threads > 1) locks_ = std::vector<std::mutex>(cells_.count());
@@ -640,11 +649,12 @@ void Knn::run(Monitor* monitor, KnnGraph& out) {
       visit(choose_visits(plan.reach, plan.nearest, monitor), monitor);
     }
   }
-  for (std::uint32_t p = 0; p < n_; ++p) shrink(p);
+  std::vector<Entry> merged;
+  for (std::uint32_t p = 0; p < n_; ++p) shrink(p, merged);
   out.recall = all() ? 1.0 : recall();
   out.k = options_.k;
   out.slots.assign(n_ * out.k, kNoSlot);
-  out.keys.assign(n_ * out.k, kInfinity);
+  if (options_.settled) out.keys.assign(n_ * out.k, kInfinity);
   parallel_for(
       n_, options_.threads, 256,
       [&](std::size_t begin, std::size_t end, std::size_t) {
@@ -652,7 +662,7 @@ void Knn::run(Monitor* monitor, KnnGraph& out) {
         for (std::size_t p = begin; p < end; ++p) {
           const std::uint32_t slot = cells_.order[p];
           Entry* list = lists_.data() + p * room_;
-          if (!all()) {
+          if (!all() && options_.settled) {
             for (std::size_t i = 0; i < counts_[p]; ++i) {
               if (i + 1 < counts_[p] && plain_.data != nullptr) {
                 prefetch_run(plain_.row(slot_of(list[i + 1])), dim_ * sizeof(float));
@@ -665,11 +675,12 @@ void Knn::run(Monitor* monitor, KnnGraph& out) {
           const std::size_t to = slot * out.k;
           for (std::size_t i = 0; i < std::min<std::size_t>(k_, counts_[p]); ++i) {
             out.slots[to + i] = slot_of(list[i]);
-            out.keys[to + i] = key_of(list[i]);
+            if (options_.settled) out.keys[to + i] = key_of(list[i]);
           }
         }
       },
       monitor);
+  out.order = std::move(cells_.order);
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "annx/base/matrix_view.h"
@@ -33,17 +34,26 @@ struct KnnOptions {
   double recall = 0.95;  // of edges; 1: every pair meets
   std::uint64_t seed = 0;
   std::size_t threads = 1;
+  // Whether whole vectors settle what sketches estimate. If not, the neighbours are
+  // those by the estimates, in that order, and without keys.
+  bool settled = true;
 };
 
 struct KnnGraph {
   std::size_t k = 0;
   // count x k, nearest first, ties by slot: slots (kNoSlot past the last) and squared
   // distances (+inf there) between the vectors of the source, by the canonical kernel.
-  // With recall 1 nothing that was left out has a squared distance below the last
-  // one's, but for rounding.
+  // Settled with recall 1, nothing that was left out has a squared distance below the
+  // last one's, but for rounding.
   std::vector<std::uint32_t> slots;
   std::vector<float> keys;
+  // All slots, such that near vectors mostly lie near one another.
+  std::vector<std::uint32_t> order;
   double recall = 0;  // as estimated from the sample
+
+  std::span<const std::uint32_t> list(std::size_t slot) const {
+    return {slots.data() + slot * k, k};
+  }
 };
 
 // The rows of a codec as vectors: those of unit length under cosine. Not for l1, and

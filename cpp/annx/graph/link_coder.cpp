@@ -64,6 +64,7 @@ class RecordWriter {
   // Starts a record of `count` links; all lanes are unused.
   void start(const float* from, std::size_t count) {
     from_ = from;
+    set_ = false;
     pending_ = 0;
     groups_ = (count + kLinkGroup - 1) / kLinkGroup;
     bytes_.assign(groups_ * layout_.group_bytes(), std::byte{0});
@@ -97,8 +98,10 @@ class RecordWriter {
     constexpr float kMost = 65000.0f;
     if (pending_ == 0) return;
     std::array<float, kLinkGroup> offsets{}, scales{};
-    codec_.encode(from_, to_.data(), squares_.data(), pending_, coded_.data(),
-                  offsets.data(), scales.data());
+    if (!set_) encoder_.set(codec_, from_);
+    set_ = true;
+    encoder_.encode(to_.data(), squares_.data(), pending_, coded_.data(),
+                    offsets.data(), scales.data());
     for (std::size_t i = 0; i < pending_; ++i) {
       std::byte* const to = group(places_[i]);
       const std::size_t lane = places_[i] % kLinkGroup;
@@ -132,7 +135,9 @@ class RecordWriter {
   storage::CodedLinks layout_;
   std::vector<std::uint8_t> coded_;
   kernels::Narrow narrow_;
+  codec::LinkCodec::Encoder encoder_;
   const float* from_ = nullptr;
+  bool set_ = false;  // the encoder, to from_
   std::size_t groups_ = 0;
   std::vector<std::byte> bytes_;
   std::size_t pending_ = 0;

@@ -26,6 +26,8 @@ constexpr std::size_t kRoots = 255;  // and slot 0
 constexpr std::size_t kLearnAgain = 4;
 constexpr std::size_t kLearntEnough = 100000;
 constexpr std::size_t kQueriesPerRange = 16;
+// From so many first rows on they are linked at once.
+constexpr std::size_t kAtOnce = 8192;
 // What an entry of a beam costs, in rows of a scan.
 constexpr double kRowsPerBeamEntry = 16;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -43,6 +45,30 @@ class PartMonitor final : public Monitor {
   Monitor& whole_;
   std::size_t done_;
   std::size_t total_;
+};
+
+// Shows a monitor a part of its count while other things are counted.
+class ShareMonitor final : public Monitor {
+ public:
+  ShareMonitor(Monitor* whole, double begin, double end, std::size_t total)
+      : whole_(whole), begin_(begin), end_(end), total_(total) {}
+  void poll(std::size_t done, std::size_t of) override {
+    if (whole_ == nullptr) return;
+    const double share =
+        static_cast<double>(done) / static_cast<double>(std::max<std::size_t>(of, 1));
+    const double now = begin_ + (end_ - begin_) * std::min(share, 1.0);
+    // Work that comes in parts begins to count anew, which a monitor must not see.
+    most_ =
+        std::max(most_, static_cast<std::size_t>(now * static_cast<double>(total_)));
+    whole_->poll(most_, total_);
+  }
+
+ private:
+  Monitor* whole_;
+  double begin_;
+  double end_;
+  std::size_t total_;
+  std::size_t most_ = 0;
 };
 
 // Lets a monitor stop work that is not counted.
@@ -102,13 +128,27 @@ std::size_t GraphIndex::size() const {
 }
 
 std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
-                             std::size_t threads, Monitor* monitor) {
+                             std::size_t threads, Monitor* monitor,
+                             graph::KnnGraph near) {
   if (options_.metric == Metric::kPoincare) {
     storage::check_rows(options_.metric, options_.dtype, rows, options_.dim, "vectors");
   }
   const std::lock_guard adding(add_mutex_);
   const std::int64_t first_id = ids_.next_id();
   ids_.check(rows.rows, ids);
+  if (near.k != 0) {
+    if (ids_.slots() != 0) {
+      throw InvalidArgument("neighbours are of an index's first vectors only");
+    }
+    if (options_.metric != Metric::kL2 && options_.metric != Metric::kCosine) {
+      throw InvalidArgument("neighbours are of vectors under l2 or cosine only");
+    }
+    for (const std::uint32_t slot : near.slots) {
+      if (slot >= rows.rows && slot != kNoSlot) {
+        throw InvalidArgument("neighbours names a row beyond the vectors");
+      }
+    }
+  }
   if (ids_.slots() + rows.rows >= storage::kMaxSlots) {
     throw InvalidArgument("vectors: an index holds at most 2^31 - 2 rows");
   }
@@ -130,6 +170,9 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
   }
   graph::Builder builder(rows_, links_, options_.build);
   std::size_t done = 0;
+  if (link_at_once(rows, ids, std::move(near), builder, threads, monitor)) {
+    done = rows.rows;
+  }
   while (done < rows.rows) {
     // A batch is often over before parallel_for would report.
     if (monitor != nullptr) monitor->poll(done, rows.rows);
@@ -181,6 +224,59 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
     }
   }
   return first_id;
+}
+
+// The first rows of an index, where they are many or their neighbours are given
+// (`near`, if not empty): false if that is not so, or if all-pairs search does not
+// serve.
+bool GraphIndex::link_at_once(RowsView rows, const std::int64_t* ids,
+                              graph::KnnGraph near, graph::Builder& builder,
+                              std::size_t threads, Monitor* monitor) {
+  const std::size_t n = rows.rows;
+  const bool serves =
+      options_.metric == Metric::kL2 || options_.metric == Metric::kCosine;
+  const bool wanted = near.k != 0 || (serves && ids_.slots() == 0 && n >= kAtOnce);
+  if (!wanted || n == 0) return false;
+  const auto undo = [&] {
+    const auto lock = lock_.write();
+    rows_.truncate(0);
+    links_.resize(0);
+  };
+  try {
+    {
+      const auto lock = lock_.write();
+      rows_.append(rows.row(0), rows.stride, n);
+      links_.resize(n);
+      rows_.refine_centre();
+    }
+    graph::LevelOptions options;
+    options.k = std::max(options_.build.degree, options_.build.ef_construction * 5 / 8);
+    options.seed = options_.build.seed;
+    options.threads = resolve_threads(threads);
+    ShareMonitor searching(monitor, 0, 0.7, n);
+    const std::vector<graph::Level> levels =
+        graph::find_levels(rows_, options, std::move(near), &searching);
+    if (levels.empty()) {
+      undo();
+      return false;
+    }
+    {
+      const auto lock = lock_.write();
+      rows_.refine_layout(listed_pairs(levels[0].near));
+    }
+    ShareMonitor choosing(monitor, 0.7, 1, n);
+    builder.choose_links_from(levels, threads, &choosing);
+  } catch (...) {
+    undo();
+    throw;
+  }
+  const auto lock = lock_.write();
+  builder.add_reverse_links(threads);
+  builder.touched().clear();
+  ids_.append(n, ids);
+  entries_ = graph::choose_entries(n, options_.build.seed);
+  refined_at_ = n;
+  return true;
 }
 
 storage::CodedLinks GraphIndex::choose_roots(const codec::LinkCodec& codec) const {
@@ -275,6 +371,22 @@ void GraphIndex::refine(std::size_t count) {
                                                 : nearest_pairs());
   if (count != 0) entries_ = graph::choose_entries(count, options_.build.seed);
   refined_at_ = rows_.size();
+}
+
+// Some rows, each with its nearest neighbour.
+std::vector<std::uint32_t> GraphIndex::listed_pairs(const graph::KnnGraph& near) const {
+  std::vector<std::uint32_t> pairs;
+  const std::size_t n = rows_.size();
+  const std::size_t step = std::max<std::size_t>(1, n / kLayoutSample);
+  for (std::size_t slot = 0; slot < n; slot += step) {
+    for (const std::uint32_t other : near.list(slot)) {
+      if (other == kNoSlot || other == slot) continue;
+      pairs.push_back(static_cast<std::uint32_t>(slot));
+      pairs.push_back(other);
+      break;
+    }
+  }
+  return pairs;
 }
 
 // Some of the first `count` rows, each with its nearest neighbour.

@@ -66,9 +66,12 @@ class GraphIndex {
   // Appends `rows.rows` rows of options().dtype; `ids` null for automatic ones. Returns
   // the first automatic id (the others follow it). Ids that are held, repeated or
   // negative throw before anything changes. If the monitor or memory stops it, the rows
-  // of the batches finished by then stay: size() tells.
+  // of the batches finished by then stay: size() tells. The first rows, where they are
+  // many, are linked at once (graph/levels.h), all or none of them. `near` (slots
+  // alone; empty: they are found), of the first rows of an index only, makes them so if
+  // few.
   std::int64_t add(RowsView rows, const std::int64_t* ids, std::size_t threads,
-                   Monitor* monitor);
+                   Monitor* monitor, graph::KnnGraph near = {});
 
   // k nearest per query: ids padded with -1, distances with +inf, nearest first, ties
   // by id. Queries are float32 for float dtypes, else of the rows' dtype; finite.
@@ -122,10 +125,13 @@ class GraphIndex {
     std::vector<std::pair<double, std::int64_t>> shortlist;
   };
 
+  bool link_at_once(RowsView rows, const std::int64_t* ids, graph::KnnGraph near,
+                    graph::Builder& builder, std::size_t threads, Monitor* monitor);
   void check_links() const;
   void refine(std::size_t count);
   storage::CodedLinks choose_roots(const codec::LinkCodec& codec) const;
   void update_codes(std::size_t threads, Monitor* monitor);
+  std::vector<std::uint32_t> listed_pairs(const graph::KnnGraph& near) const;
   std::vector<std::uint32_t> linked_pairs(std::size_t count) const;
   std::vector<std::uint32_t> nearest_pairs() const;
   void search_one(const std::byte* query, std::size_t k, std::size_t width,

@@ -95,33 +95,59 @@ std::uint32_t link_scan(const LinkQuery& query, const std::uint8_t* codes,
   return ~above & ((1u << kLinkGroup) - 1);
 }
 
-// put(p, nearest) takes the codes of part p, a float for each of kGroup rows.
+// put(p, nearest) takes the codes of part p, a float for each of kGroup rows. dots[i]
+// is what all parts of row i and their nearest entries give: half the square of an
+// entry, less its score.
 template <std::size_t kGroup, class Put>
 ANNX_INLINE void encode_parts(const float* coordinates, const float* books,
                               const float* halves, const std::uint8_t* widths,
-                              std::size_t parts, const Put& put) {
+                              std::size_t parts, float* dots, const Put& put) {
+  constexpr std::size_t kVectors = kGroup / kTileLanes;
+  Lanes dot[kVectors];
+  for (std::size_t v = 0; v < kVectors; ++v) dot[v] = lanes_set(0.0f);
   for (std::size_t p = 0; p < parts; ++p) {
-    float nearest[kGroup];
-    for (std::size_t i = 0; i < kGroup; i += kTileLanes) {
-      Lanes best = lanes_set(3.402823466e38f);
-      Lanes code = lanes_set(0.0f);
-      for (std::size_t c = 0; c < kLinkLevels; ++c) {
-        // Half the squared distance, less half the square of the vector.
-        Lanes score = lanes_set(halves[c]);
-        for (std::size_t k = 0; k < widths[p]; ++k) {
-          score = lanes_fma(lanes_set(-books[k * kLinkLevels + c]),
-                            lanes_load(coordinates + k * kGroup + i), score);
+    Lanes best[kVectors], half[kVectors], code[kVectors];
+    ANNX_UNROLL
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      best[v] = lanes_set(3.402823466e38f);
+      half[v] = code[v] = lanes_set(0.0f);
+    }
+    for (std::size_t c = 0; c < kLinkLevels; ++c) {
+      // Half the squared distance, less half the square of the vector.
+      const Lanes square = lanes_set(halves[c]);
+      const Lanes number = lanes_set(static_cast<float>(c));
+      Lanes score[kVectors];
+      ANNX_UNROLL
+      for (std::size_t v = 0; v < kVectors; ++v) score[v] = square;
+      for (std::size_t k = 0; k < widths[p]; ++k) {
+        const Lanes entry = lanes_set(-books[k * kLinkLevels + c]);
+        ANNX_UNROLL
+        for (std::size_t v = 0; v < kVectors; ++v) {
+          score[v] = lanes_fma(
+              entry, lanes_load(coordinates + k * kGroup + v * kTileLanes), score[v]);
         }
-        const LessMask nearer = lanes_less(score, best);
-        best = less_pick(nearer, score, best);
-        code = less_pick(nearer, lanes_set(static_cast<float>(c)), code);
       }
-      lanes_store(nearest + i, code);
+      ANNX_UNROLL
+      for (std::size_t v = 0; v < kVectors; ++v) {
+        const LessMask nearer = lanes_less(score[v], best[v]);
+        best[v] = less_pick(nearer, score[v], best[v]);
+        half[v] = less_pick(nearer, square, half[v]);
+        code[v] = less_pick(nearer, number, code[v]);
+      }
+    }
+    float nearest[kGroup];
+    ANNX_UNROLL
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      lanes_store(nearest + v * kTileLanes, code[v]);
+      dot[v] = lanes_add(dot[v], lanes_sub(half[v], best[v]));
     }
     put(p, nearest);
     coordinates += widths[p] * kGroup;
     books += widths[p] * kLinkLevels;
     halves += kLinkLevels;
+  }
+  for (std::size_t v = 0; v < kVectors; ++v) {
+    lanes_store(dots + v * kTileLanes, dot[v]);
   }
 }
 
@@ -135,8 +161,9 @@ ANNX_INLINE void put_levels(const float* nearest, bool first, std::uint8_t* out)
 }
 
 void link_encode(const float* coordinates, const float* books, const float* halves,
-                 const std::uint8_t* widths, std::size_t parts, std::uint8_t* codes) {
-  encode_parts<kLinkGroup>(coordinates, books, halves, widths, parts,
+                 const std::uint8_t* widths, std::size_t parts, std::uint8_t* codes,
+                 float* dots) {
+  encode_parts<kLinkGroup>(coordinates, books, halves, widths, parts, dots,
                            [&](std::size_t p, const float* nearest) {
                              put_levels<kLinkGroup>(nearest, link_code_shift(p) == 0,
                                                     codes + link_code_at(p, 0));
@@ -144,8 +171,9 @@ void link_encode(const float* coordinates, const float* books, const float* halv
 }
 
 void piece_encode(const float* coordinates, const float* books, const float* halves,
-                  const std::uint8_t* widths, std::size_t parts, std::uint8_t* codes) {
-  encode_parts<kPieceGroup>(coordinates, books, halves, widths, parts,
+                  const std::uint8_t* widths, std::size_t parts, std::uint8_t* codes,
+                  float* dots) {
+  encode_parts<kPieceGroup>(coordinates, books, halves, widths, parts, dots,
                             [&](std::size_t p, const float* nearest) {
                               put_levels<kPieceGroup>(nearest, p % 2 == 0,
                                                       codes + p / 2 * kPieceGroup);

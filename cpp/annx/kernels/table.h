@@ -250,10 +250,12 @@ using LinkScan = std::uint32_t (*)(const LinkQuery& query, const std::uint8_t* c
 
 // The nearest entry of each part for the links of one group: coordinates[k * kLinkGroup
 // + i] is dimension k of link i, halves[p * kLinkLevels + c] half the squared length of
-// entry c of part p. Ties go to the lower entry. `codes` as LinkScan reads them.
+// entry c of part p. Ties go to the lower entry. `codes` as LinkScan reads them;
+// dots[i] is the inner product of link i with all its entries, part by part half of the
+// entry's square less its score.
 using LinkEncode = void (*)(const float* coordinates, const float* books,
                             const float* halves, const std::uint8_t* widths,
-                            std::size_t parts, std::uint8_t* codes);
+                            std::size_t parts, std::uint8_t* codes, float* dots);
 
 // The same for a block of kPieceGroup rows of an inverted list, codes as ScanBlocks
 // reads them.

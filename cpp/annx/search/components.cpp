@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "annx/base/disjoint_sets.h"
 #include "annx/search/tiles.h"
 
 namespace annx::search {
@@ -20,29 +21,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr std::size_t kPassBytes = std::size_t{32} << 20;
 constexpr std::size_t kMostQueries = 4096;
 constexpr std::size_t kPairs = std::size_t{1} << 17;
-
-// Sets of rows; the root of a set is its lowest row.
-class Sets {
- public:
-  explicit Sets(std::size_t count) : parent_(count) {
-    std::iota(parent_.begin(), parent_.end(), 0u);
-  }
-  std::uint32_t root(std::uint32_t row) {
-    while (parent_[row] != row) {
-      parent_[row] = parent_[parent_[row]];
-      row = parent_[row];
-    }
-    return row;
-  }
-  void join(std::uint32_t a, std::uint32_t b) {
-    a = root(a);
-    b = root(b);
-    parent_[std::max(a, b)] = std::min(a, b);
-  }
-
- private:
-  std::vector<std::uint32_t> parent_;
-};
 
 using Pair = std::pair<std::uint32_t, std::uint32_t>;
 
@@ -59,7 +37,7 @@ void write_query(const RowSet& set, std::size_t row, std::size_t width,
 
 template <class Key>
 void join_within(const RowSet& set, double radius, std::size_t threads,
-                 Monitor* monitor, Sets& sets) {
+                 Monitor* monitor, DisjointSets& sets) {
   const auto inside = [radius](Key key) {
     if constexpr (std::is_same_v<Key, float>) {
       return key <= static_cast<float>(radius);
@@ -160,7 +138,7 @@ std::size_t connected_components(const RowSet& set, double radius, std::size_t t
   threads = resolve_threads(threads);
   constexpr double kLargest = std::numeric_limits<float>::max();
   radius = std::clamp(radius, -kLargest, kLargest);
-  Sets sets(set.count);
+  DisjointSets sets(set.count);
   if (has_integer_key(set.metric, set.dtype)) {
     join_within<std::int32_t>(set, radius, threads, monitor, sets);
   } else {

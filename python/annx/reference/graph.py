@@ -8,19 +8,34 @@ graph as `annx.GraphIndex`, link for link.
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from annx.reference.codec import draw_distinct
 from annx.reference.flat import pairwise_distances
 from annx.reference.random import Random
 
-__all__ = ["GraphIndex", "beam_search", "choose_entries", "select_neighbours"]
+__all__ = [
+    "GraphIndex",
+    "beam_search",
+    "choose_entries",
+    "choose_listed",
+    "find_levels",
+    "select_neighbours",
+]
 
 BATCH = 512
 ENTRIES = 64
 FIRST_REFINEMENT = 64
+# Of levels: a level holds a sixteenth of the one below, and four of each component.
+SAMPLED = 16
+PER_COMPONENT = 4
+TOP_ROWS = 256
+FAR_NEIGHBOURS = 24
+PARENT_DRAWS = 64
 
 Pair = tuple[float, int]
 """A key (smaller is nearer) and a slot."""
@@ -151,6 +166,129 @@ def choose_entries(count: int, seed: int) -> list[int]:
     return sorted({0, *drawn})
 
 
+Level = dict[int, list[int]]
+"""The near neighbours, by slot, of every slot of a level."""
+
+
+def find_levels(lists: list[list[int]], keys: Any, seed: int) -> list[Level]:
+    """Return lists of near neighbours of all slots and of samples, each of the last.
+
+    Parameters
+    ----------
+    lists : list of list of int
+        Near neighbours of every slot.
+    keys : callable
+        ``keys(s, slots)`` gives the keys between slot `s` and others.
+    seed : int
+
+    Notes
+    -----
+    A level holds a sixteenth of the slots of the one below, drawn at random, and at
+    least four of each connected component of its lists, the lowest ones. The last level
+    has one component and at most 256 slots.
+
+    References
+    ----------
+    Malkov and Yashunin, 2018 (layers).
+
+    Examples
+    --------
+    >>> line = np.array([0.0, 1.0, 10.0, 11.0])
+    >>> lists = [[1], [0], [3], [2]]  # two clusters that know nothing of each other
+    >>> find_levels(lists, lambda s, t: (line[t] - line[s]) ** 2, 0)[1]
+    {0: [1, 2, 3], 1: [0, 2, 3], 2: [3, 1, 0], 3: [2, 1, 0]}
+    """
+    levels = [dict(enumerate(lists))]
+    while True:
+        slots = list(levels[-1])
+        root = {slot: slot for slot in slots}
+
+        def find(slot: int, root: dict[int, int] = root) -> int:
+            while root[slot] != slot:
+                slot = root[slot]
+            return slot
+
+        for slot, near in levels[-1].items():
+            for other in near:
+                low, high = sorted((find(slot), find(other)))
+                root[high] = low
+        roots = [find(slot) for slot in slots]
+        if len(set(roots)) == 1 and len(slots) <= TOP_ROWS:
+            return levels
+        drawn = draw_distinct(
+            len(slots), len(slots) // SAMPLED, Random(seed, len(levels))
+        )
+        chosen = {slots[int(place)] for place in drawn}
+        held = Counter(find(slot) for slot in chosen)
+        for slot, component in zip(slots, roots, strict=True):
+            if slot not in chosen and held[component] < PER_COMPONENT:
+                held[component] += 1
+                chosen.add(slot)
+        level: Level = {}
+        for slot in sorted(chosen):
+            others = sorted(chosen - {slot})
+            pairs = sorted(zip(keys(slot, others).tolist(), others, strict=True))
+            level[slot] = [other for _, other in pairs[:FAR_NEIGHBOURS]]
+        levels.append(level)
+
+
+def choose_listed(
+    levels: list[Level], node: int, keys: Any, degree: int, relax: float
+) -> list[int]:
+    """Choose the links of a node from its lists, nearest first.
+
+    Parameters
+    ----------
+    levels : list
+        From `find_levels`.
+    node : int
+    keys : callable
+        ``keys(s, slots)`` gives the keys between slot `s` and others.
+    degree, relax
+        As of `GraphIndex` and `select_neighbours`.
+
+    Notes
+    -----
+    Up to ``degree / 4`` links from each level above the first, to slots that its list
+    on the level below does not name; then what is left of ``degree / 2`` from the
+    first, but at least ``degree / 4``. Of equal vectors the first leads to others and
+    the rest lead to it.
+
+    Examples
+    --------
+    >>> line = np.array([0.0, 1.0, 10.0, 11.0])
+    >>> between = lambda s, t: (line[t] - line[s]) ** 2
+    >>> levels = find_levels([[1], [0], [3], [2]], between, 0)
+    >>> [choose_listed(levels, node, between, 4, 1.0) for node in range(4)]
+    [[1, 2], [0, 2], [3, 1], [2, 1]]
+    """
+    far = max(1, degree // 4)
+    links: list[Pair] = []
+    for number in range(len(levels) - 1, -1, -1):
+        below = levels[number - 1][node] if number and node in levels[number] else []
+        slots = [
+            slot
+            for slot in levels[number].get(node, [])
+            if slot != node and slot not in below
+        ]
+        if not slots:
+            continue
+        candidates = [
+            (key, slot)
+            for key, slot in sorted(zip(keys(node, slots).tolist(), slots, strict=True))
+            if key != 0 or slot < node
+        ]
+        wanted = far if number else max(far, degree // 2 - len(links))
+        room = degree - len(links) - (far if number else 0)
+        most = min(wanted, room)
+        links += [
+            pair
+            for pair in select_neighbours(candidates, keys, most, relax)
+            if pair not in links
+        ]
+    return [slot for _, slot in sorted(links)]
+
+
 class GraphIndex:
     """A proximity graph, grown in batches, searched by `beam_search`.
 
@@ -220,11 +358,16 @@ class GraphIndex:
         metric: str = "l2",
         dtype: str = "float32",
         ids: Any = None,
+        neighbours: Any = None,
         **options: Any,
     ) -> GraphIndex:
-        """Make an index of vectors, shape (n, dim)."""
+        """Make an index of vectors, shape (n, dim), from `neighbours` if given."""
         index = cls(np.asarray(vectors).shape[1], metric, dtype, **options)
-        index.add(vectors, ids)
+        if neighbours is None:
+            index.add(vectors, ids)
+        else:
+            index._link_at_once(np.asarray(vectors, np.float64), neighbours)
+            index._ids = np.arange(len(index.vectors)) if ids is None else ids
         return index
 
     def __len__(self) -> int:
@@ -318,6 +461,37 @@ class GraphIndex:
                 candidates, self._keys, self.degree // 2, self._relax, self._slack
             )
             chosen[node] = [slot for _, slot in picked]
+        self._link_back(batch, chosen, parents)
+        if not self.entries:
+            self.entries = [0]
+
+    def _link_at_once(self, rows: NDArray[np.float64], neighbours: Any) -> None:
+        """Link the first rows by lists of their near neighbours, level by level."""
+        self.vectors = rows
+        lists = [[int(j) for j in near if j >= 0] for near in np.asarray(neighbours)]
+        levels = find_levels(lists, self._keys, self.seed)
+        nodes = range(len(rows))
+        links = [
+            choose_listed(levels, node, self._keys, self.degree, self._relax)
+            for node in nodes
+        ]
+        parents = {}
+        for node in nodes[1:]:
+            near = [slot for level in levels for slot in level.get(node, [])]
+            earlier = [slot for slot in near if slot < node]
+            if not earlier:
+                random = Random(self.seed, node)
+                earlier = [int(random.below(i, node)) for i in range(PARENT_DRAWS)]
+            keys = self._keys(node, earlier)
+            parents[node] = min(zip(keys.tolist(), earlier, strict=True))[1]
+        self._link_back(nodes, dict(zip(nodes, links, strict=True)), parents)
+        self.entries = choose_entries(len(rows), self.seed)
+        self._refined_at = len(rows)
+
+    def _link_back(
+        self, batch: range, chosen: dict[int, list[int]], parents: dict[int, int]
+    ) -> None:
+        """Give nodes the links that they chose, and those whom they chose theirs."""
         self.links += [list(chosen[node]) for node in batch]
 
         # Whoever was chosen takes the choosers in, in order of slot.
@@ -334,8 +508,6 @@ class GraphIndex:
         for node in batch:
             if node != 0 and node not in attached:
                 self._attach(node, parents[node])
-        if not self.entries:
-            self.entries = [0]
 
     def _tree_edges(self, node: int) -> int:
         return sum((node, slot) in self.tree for slot in self.links[node])
