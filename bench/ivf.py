@@ -2,7 +2,7 @@
 """Inverted files beside faiss, the RaBitQ library and ScaNN, on one thread.
 
 python -m bench.ivf [--sets NAME,...] [--queries 1000] [--repeats 3] [--peers NAME,...]
-                    [--grid codes|flat|sq8|sq4|bits4|bits8|spill]
+                    [--grid codes|flat|sq8|sq4|bits4|bits8|spill|rotation]
 python -m bench.ivf --scan
 python -m bench.ivf --estimates
 python -m bench.ivf --stream 10000000
@@ -188,10 +188,28 @@ def spill_grid():
     }
 
 
+def rotation_grid():
+    """4-bit codes of differences rotated at random, beside others."""
+    settings = [
+        {"n_probe": p, "rerank": r}
+        for p, r in itertools.product((3, 5, 6, *PROBES), (1, 2, 4, 10))
+    ]
+    builds = [{"lists_per_sqrt_n": lists, "codec": "pq4"} for lists in (1, 2)]
+    return {
+        "annx": (AnnxIvf, builds, settings),
+        "annx rotated": (
+            AnnxIvf,
+            [{**b, "rotation": "random"} for b in builds],
+            settings,
+        ),
+    }
+
+
 # Each library's adapter, builds and search settings.
 GRIDS = {
     "codes": codes_grid,
     "flat": flat_grid,
+    "rotation": rotation_grid,
     "spill": spill_grid,
     "sq8": lambda: short_grid({"storage": "sq8"}, "faiss", {"rows": "SQ8"}),
     "sq4": lambda: short_grid({"storage": "sq4"}, "faiss", {"rows": "SQ4"}),

@@ -288,6 +288,7 @@ CASES: dict[str, Case] = {
     "ivf-codes": ivf_case(storage="codes"),
     "ivf-sq4": ivf_case("ip", storage="sq4", codec="pq4"),
     "ivf-rabitq5": ivf_case(storage="codes", bits=5),
+    "ivf-rotated": ivf_case(codec="pq4", rotation="random"),
     "ivf-spill": ivf_case("cosine", spill=1.0),
     "ivf-spill-sq8": ivf_case(spill=0.5, storage="sq8"),
     "ivf-flat": ivf_case("cosine", codec="flat"),

@@ -106,12 +106,15 @@ def rounding_bound(twin, q, deviations):
     return np.array(bounds)[:, None]
 
 
-@pytest.mark.parametrize("codec", CODECS)
+ROTATED = {"codec": "pq4", "rotation": "random"}
+
+
+@pytest.mark.parametrize("codec", [*({"codec": c} for c in CODECS), ROTATED])
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dim", [3, 20, 37])
 def test_estimates_equal_reference_within_the_bound(metric, codec, dim):
     x = data(400, dim)
-    options = {"codec": codec, "n_lists": 5, "n_iterations": 3, "n_probe": 5}
+    options = {**codec, "n_lists": 5, "n_iterations": 3, "n_probe": 5}
     native = annx.IVFIndex.build(x, metric, **options)
     twin = reference.IVFIndex.build(x, metric, **options)
     assert np.allclose(native.centroids, twin.centroids, rtol=1e-4, atol=1e-5)
@@ -576,6 +579,21 @@ def test_second_lists_find_more(options):
                 assert abs(known.get(id, distance) - distance) <= 1e-4 * distance
 
 
+def test_a_rotation_evens_out_uneven_dimensions():
+    spread = np.exp(-np.arange(32) / 6)
+    x = (np.random.default_rng(0).standard_normal((2000, 32)) * spread).astype("f4")
+    q = x[:100] + 0.1 * spread.astype("f4")
+    truth = annx.exact_search(q, x, 10).ids
+    plain, rotated = (
+        annx.IVFIndex.build(x, codec="pq4", storage="codes", n_lists=4, rotation=how)
+        for how in (None, "random")
+    )
+    assert (plain.rotation, rotated.rotation) == (None, "random")
+    one, two = (recall(i.search(q, 10, n_probe=4).ids, truth) for i in (plain, rotated))
+    assert two > one
+    assert np.abs(rotated.get(rotated.ids) - x).max() < 2 * np.abs(x).max()
+
+
 def test_one_list_has_no_second():
     x = data(100)
     index = annx.IVFIndex.build(x, n_lists=1, spill=1.0)
@@ -692,6 +710,8 @@ def test_bad_input_is_a_clear_error():
         (lambda: annx.IVFIndex(20, codec="flat", n_segments=4), "n_segments"),
         (lambda: annx.IVFIndex(20, codec="flat", storage="sq8"), "storage"),
         (lambda: annx.IVFIndex(20, bits=4), "bits"),
+        (lambda: annx.IVFIndex(20, rotation="random"), "rotation"),
+        (lambda: annx.IVFIndex(20, codec="pq4", rotation="opq"), "rotation"),
         (lambda: annx.IVFIndex(20, spill=-1), "spill"),
         (lambda: annx.IVFIndex(20, spill=np.inf), "spill"),
         (lambda: annx.IVFIndex(20, codec="flat", spill=1), "spill"),
@@ -758,6 +778,7 @@ def test_save_and_pickle_are_the_identity(tmp_path, metric, storage):
         {"storage": "codes", "bits": 3},
         {"spill": 1.0, "storage": "sq8"},
         {"spill": 0.0},
+        {**ROTATED, "storage": "codes"},
     ],
 )
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
@@ -768,6 +789,7 @@ def test_what_is_kept_is_saved_and_mapped(tmp_path, metric, options):
     others = [annx.load(tmp_path / "i.annx", mmap=m) for m in (False, True)]
     for other in (*others, pickle.loads(pickle.dumps(index))):
         assert (other.codec, other.storage) == (index.codec, index.storage)
+        assert other.rotation == index.rotation
         assert other.spill == index.spill == options.get("spill")
         assert other.bits == index.bits == options.get("bits", index.bits)
         found, known = other.search(x[:30], 6), index.search(x[:30], 6)

@@ -79,6 +79,11 @@ class IVFIndex(ScannedIndex):
         more than one for 39 of them.
     n_segments : int or None
         Of ``"pq4"``, from 1 to `dim`; None: one for every 2 dimensions.
+    rotation : {None, "random"}, default None
+        Of ``"pq4"``: rotate differences at random before they are cut into segments, as
+        ``"rabitq"`` always does. Estimates are better where some dimensions vary more
+        than others, or go together in other ways than with their neighbours; it costs
+        O(dim log dim) a vector and a query.
     n_iterations : int, default 10
         Of k-means, for the centroids.
     max_points_per_list : int or None, default 256
@@ -147,6 +152,7 @@ class IVFIndex(ScannedIndex):
         spill: float | None = None,
         n_lists: int | None = None,
         n_segments: int | None = None,
+        rotation: str | None = None,
         n_iterations: int = 10,
         max_points_per_list: int | None = 256,
         n_probe: int = 16,
@@ -187,6 +193,13 @@ class IVFIndex(ScannedIndex):
                 f"n_segments is {n_segments}; only codec='pq4' has segments, and codec "
                 f"is {codec!r}"
             )
+        if rotation is not None:
+            check_choice(rotation, name="rotation", choices=("random",))
+            if codec != "pq4":
+                raise ValueError(
+                    f"rotation is {rotation!r}; only codec='pq4' has the choice, and "
+                    f"codec is {codec!r}"
+                )
         limit = 0
         if max_points_per_list is not None:
             limit = check_int(
@@ -204,6 +217,7 @@ class IVFIndex(ScannedIndex):
                 "keep_rows": storage not in _CODED,
                 "grid_bits": grid_bits,
                 "scalar": storage in _SCALAR_BITS,
+                "rotate": rotation is not None,
                 "spill": -1.0
                 if spill is None
                 else check_real(spill, name="spill", low=0),
@@ -274,6 +288,12 @@ class IVFIndex(ScannedIndex):
             return 0
         options = self._native.options
         return 1 if options["scalar"] else max(1, int(options["grid_bits"]))
+
+    @property
+    def rotation(self) -> str | None:
+        """How differences are rotated before they are coded."""
+        rotated = self.codec == "rabitq" or self._native.options["rotate"]
+        return "random" if rotated else None
 
     @property
     def spill(self) -> float | None:

@@ -70,6 +70,12 @@ PieceCodec::PieceCodec(MatrixView<float> residuals, std::vector<float> mean,
       }
     }
   } else {
+    if (rotated()) {
+      const RandomRotation rotation(dim_, options.seed);
+      for (std::size_t i = 0; i < residuals.rows; ++i) {
+        rotation.apply(units.data() + i * dim_);
+      }
+    }
     train({units.data(), residuals.rows, dim_, dim_}, threads, monitor);
   }
   derive();
@@ -118,7 +124,7 @@ void PieceCodec::train(MatrixView<float> units, std::size_t threads, Monitor* mo
 
 void PieceCodec::derive() {
   halves_ = half_squares(levels_, widths_);
-  if (options_.kind == Kind::kRabitq) rotation_.emplace(dim_, options_.seed);
+  if (rotated()) rotation_.emplace(dim_, options_.seed);
 }
 
 std::size_t PieceCodec::payload_bytes() const {
@@ -256,6 +262,7 @@ void PieceCodec::Query::set(const PieceCodec& codec, const float* vector) {
 void PieceCodec::save_to(storage::FileWriter& writer) const {
   writer.number("codes.kind", static_cast<std::uint64_t>(options_.kind));
   writer.number("codes.segments", options_.segments);
+  if (options_.rotate) writer.number("codes.rotate", 1);
   writer.number("codes.products", options_.products ? 1 : 0);
   writer.number("codes.seed", options_.seed);
   writer.real("codes.offset_unit", static_cast<double>(offset_unit_));
@@ -273,6 +280,7 @@ PieceCodec PieceCodec::load_from(const storage::FileReader& reader, std::size_t 
       static_cast<std::size_t>(reader.number("codes.segments", 0, dim));
   reader.require(codec.options_.kind == Kind::kRabitq || codec.options_.segments != 0,
                  "codes.segments", "is 0");
+  codec.options_.rotate = reader.has("codes.rotate");
   codec.options_.products = reader.number("codes.products", 0, 1) == 1;
   codec.options_.seed = reader.number("codes.seed");
   codec.offset_unit_ =

@@ -11,7 +11,9 @@
 // of a few each, and each piece is replaced by one of 16 levels:
 //   rabitq   a random rotation (rotation.h), 4 coordinates a piece, levels the signs
 //            over sqrt(d): one bit a dimension (Gao and Long, "RaBitQ", 2024);
-//   pq       no rotation, levels trained by k-means (Jegou, Douze and Schmid, 2011).
+//   pq       levels trained by k-means (Jegou, Douze and Schmid, 2011), without a
+//            rotation unless asked for: where some coordinates vary more than others it
+//            spreads that over all pieces.
 // With z^ the levels, r ~ f z^, f = |r| / <z, z^>, so that the inner product of r with
 // itself is exact: <q', r> is estimated by f <q', z^> with an error in proportion to
 // the part of q' across r alone. For a random rotation that error has mean 0, and
@@ -47,6 +49,7 @@ class PieceCodec {
   struct Options {
     Kind kind = Kind::kRabitq;
     std::size_t segments = 0;  // of kProduct
+    bool rotate = false;       // of kProduct; kRabitq always does
     bool products = false;     // keys are negated inner products, not distances
     std::uint64_t seed = 0;
   };
@@ -116,6 +119,7 @@ class PieceCodec {
   friend class Query;
   void shape();
   void derive();
+  bool rotated() const { return options_.kind == Kind::kRabitq || options_.rotate; }
   void train(MatrixView<float> units, std::size_t threads, Monitor* monitor);
 
   std::size_t dim_ = 0;

@@ -70,6 +70,9 @@ IvfOptions checked(const IvfOptions& options) {
     refuse("n_lists is " + of(options.n_lists) + "; it must be at most " +
            of(kMaxLists));
   }
+  if (options.rotate && options.codec != IvfCodec::kProduct) {
+    refuse("rotation is given; codec 'pq4' alone has the choice");
+  }
   if (options.codec == IvfCodec::kProduct &&
       (options.n_segments == 0 || options.n_segments > options.dim)) {
     refuse("n_segments is " + of(options.n_segments) + "; it must be from 1 to dim, " +
@@ -247,6 +250,7 @@ void IvfIndex::train_codes(Trained& to, const std::vector<float>& sample,
       view, to.mean,
       PieceCodec::Options{.kind = static_cast<PieceCodec::Kind>(options_.codec),
                           .segments = options_.n_segments,
+                          .rotate = options_.rotate,
                           .products = to.products,
                           .seed = options_.seed},
       threads, monitor);
@@ -726,6 +730,7 @@ void IvfIndex::save_to(storage::FileWriter& writer) const {
     writer.number("ivf.grid", static_cast<std::uint64_t>(options_.grid));
   }
   if (options_.spill >= 0) writer.real("ivf.spill", options_.spill);
+  if (options_.rotate) writer.number("ivf.rotate", 1);
   writer.number("ivf.n_segments", options_.n_segments);
   writer.number("ivf.n_lists", options_.n_lists);
   writer.number("ivf.n_probe", options_.n_probe);
@@ -764,6 +769,7 @@ std::unique_ptr<IvfIndex> IvfIndex::load_from(const storage::FileReader& reader)
     options.grid = static_cast<codec::GridCodec::Kind>(reader.number("ivf.grid", 0, 1));
   }
   if (reader.has("ivf.spill")) options.spill = reader.real("ivf.spill", 0.0, 1e6);
+  options.rotate = reader.has("ivf.rotate");
   options.n_segments =
       static_cast<std::size_t>(reader.number("ivf.n_segments", 0, options.dim));
   options.n_lists =
@@ -802,6 +808,7 @@ std::unique_ptr<IvfIndex> IvfIndex::load_from(const storage::FileReader& reader)
     reader.require(
         codec.options().kind == static_cast<PieceCodec::Kind>(options.codec) &&
             codec.options().products == trained->products &&
+            codec.options().rotate == options.rotate &&
             (options.codec == IvfCodec::kRabitq ||
              codec.options().segments == options.n_segments),
         "meta", "codes do not fit the options");

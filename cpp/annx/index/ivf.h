@@ -62,6 +62,7 @@ struct IvfOptions {
   double spill = -1;
   IvfCodec codec = IvfCodec::kRabitq;
   std::size_t n_segments = 0;  // of kProduct
+  bool rotate = false;         // of kProduct
   std::size_t n_lists = 0;     // 0: chosen when trained
   std::size_t n_probe = 16;    // lists that a search looks at unless told otherwise
   std::size_t n_iterations = 10;

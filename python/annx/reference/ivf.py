@@ -41,11 +41,13 @@ class PieceCodec:
     kind : {"rabitq", "pq4"}
     segments : int
         Of ``"pq4"``.
+    rotate : bool
+        Of ``"pq4"``; ``"rabitq"`` always does.
     seed : int
 
     Notes
     -----
-    ``r = |r| z`` in a rotated basis (rabitq) or as it is (pq4); every piece of z is
+    ``r = |r| z`` in a rotated basis, or as it is (pq4 unless told); every piece of z is
     replaced by the nearest of 16 levels, which makes z^, and ``<q, r>`` is estimated by
     ``f <q, z^>`` with ``f = |r| / <z, z^>``: exact along r, and over random rotations
     right on average. O(16 dim) to code, O(dim / 4) look-ups to estimate.
@@ -64,13 +66,21 @@ class PieceCodec:
     """
 
     def __init__(
-        self, residuals: Any, kind: str, *, segments: int = 0, seed: int = 0
+        self,
+        residuals: Any,
+        kind: str,
+        *,
+        segments: int = 0,
+        rotate: bool = False,
+        seed: int = 0,
     ) -> None:
         r = np.asarray(residuals, np.float64)
         self.dim = r.shape[1]
         self.kind = kind
-        if kind == "rabitq":
+        self.rotated = rotate or kind == "rabitq"
+        if self.rotated:
             self.rotation = RandomRotation(self.dim, seed)
+        if kind == "rabitq":
             starts = np.append(np.arange(0, self.dim, SIGNS), self.dim)
             signs = np.arange(LEVELS)[:, None] >> np.arange(SIGNS) & 1
             book = (2.0 * signs - 1.0) / np.sqrt(self.dim)
@@ -80,7 +90,7 @@ class PieceCodec:
             widths = [short + (i < longer) for i in range(segments)]
             starts = np.concatenate([[0], np.cumsum(widths)])
             seeds = Random(seed, SEED_STREAM)
-            z = _unit(r).astype(np.float32)
+            z = self.rotate(_unit(r)).astype(np.float32)
             self.books = [
                 np.asarray(
                     KMeans(
@@ -100,7 +110,7 @@ class PieceCodec:
     def rotate(self, rows: Any) -> Floats:
         """Return rows, (n, dim), in the basis of the codes."""
         x = np.asarray(rows, np.float64)
-        return self.rotation.apply(x) if self.kind == "rabitq" else x
+        return self.rotation.apply(x) if self.rotated else x
 
     def encode(self, residuals: Any) -> tuple[NDArray[np.int64], Floats, Floats]:
         """Return codes (n, pieces), f and ``sqrt(|z^|^2 - <z, z^>^2)`` of each row."""
@@ -127,7 +137,7 @@ class PieceCodec:
     def decode(self, codes: NDArray[np.int64], factors: Floats) -> Floats:
         """Return the vectors that codes stand for, shape (n, dim)."""
         rows = self.levels(codes) * factors[:, None]
-        if self.kind == "rabitq":
+        if self.rotated:
             # The rotation's columns are where the axes go.
             rows = rows @ self.rotation.apply(np.eye(self.dim)).T
         return rows
@@ -270,6 +280,7 @@ class IVFIndex(FlatIndex):
         spill: float | None = None,
         n_lists: int | None = None,
         n_segments: int | None = None,
+        rotation: str | None = None,
         n_iterations: int = 10,
         max_points_per_list: int | None = 256,
         n_probe: int = 16,
@@ -280,6 +291,7 @@ class IVFIndex(FlatIndex):
         self._codec = codec
         self._bits = bits
         self._spill = spill
+        self._rotate = rotation is not None
         self._wanted_lists = n_lists
         self._segments = (dim + 1) // 2 if n_segments is None else n_segments
         self._iterations = n_iterations
@@ -329,6 +341,11 @@ class IVFIndex(FlatIndex):
         return self._bits if self._codec == "rabitq" else 0
 
     @property
+    def rotation(self) -> str | None:
+        """How differences are rotated before they are coded."""
+        return "random" if self._rotate or self._codec == "rabitq" else None
+
+    @property
     def spill(self) -> float | None:
         """How second lists are chosen; None without them."""
         return self._spill
@@ -372,6 +389,7 @@ class IVFIndex(FlatIndex):
             residuals.astype(np.float32),
             self._codec,
             segments=self._segments,
+            rotate=self._rotate,
             seed=self._seed,
         )
         if self._storage in SCALAR_BITS:
