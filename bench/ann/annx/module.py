@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""annx itself: the exact index and the graph."""
+"""annx itself: the exact index and the approximate ones."""
 
 from __future__ import annotations
 
@@ -30,18 +30,38 @@ class Flat(Adapter):
         return np.asarray(found.ids)
 
 
-class Graph(Flat):
-    """Graph search; ``ef`` is the length of the candidate list."""
+class Family(Flat):
+    """An approximate index; search parameters are those of its `search`."""
+
+    kind: type[Any]
 
     def build(self, base: Array) -> None:
-        self.index = annx.GraphIndex.build(
+        self.index = self.kind.build(
             base, metric=self.metric, threads=self.threads, seed=0, **self.params
         )
 
     def searcher(self, k: int, **params: Any) -> Callable[[Any], Any]:
-        search, ef = self.index.search, params["ef"]
-        return lambda query: search(query, k, ef=ef, threads=1)
+        search = self.index.search
+        return lambda query: search(query, k, threads=1, **params)
 
     def batcher(self, k: int, **params: Any) -> Callable[[Array], Any]:
-        search, ef, threads = self.index.search, params["ef"], self.threads
-        return lambda queries: search(queries, k, ef=ef, threads=threads)
+        search, threads = self.index.search, self.threads
+        return lambda queries: search(queries, k, threads=threads, **params)
+
+
+class Graph(Family):
+    """Graph search; ``ef`` is the length of the candidate list."""
+
+    kind = annx.GraphIndex
+
+
+class Ivf(Family):
+    """Inverted lists; ``n_probe`` of them are looked at."""
+
+    kind = annx.IVFIndex
+
+
+class Lsh(Family):
+    """Hashing; ``n_probe`` buckets of each table are looked at."""
+
+    kind = annx.LSHIndex
