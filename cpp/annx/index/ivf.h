@@ -4,7 +4,7 @@
 // Schmid, 2011). With IvfCodec::kFlat a list holds the rows themselves (row_block.h),
 // so that what is looked at is ranked exactly. Otherwise it is scanned by its codes
 // (codec/piece_codec.h), 32 at a time; the best k * rerank estimates are candidates,
-// and // those that the error bound of the estimates cannot exclude are measured by the
+// and those that the error bound of the estimates cannot exclude are measured by the
 // canonical distance of their rows, or by longer codes of them (codec/grid_codec.h).
 //
 // Lists are made by l2: of rows of length 1 for "cosine" and "jaccard", of bits as

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an IvfIndex searches with, for ivf.cpp and ivf_search.cpp alone.
+// What an IvfIndex searches with, for ivf*.cpp alone.
 #pragma once
 
 #include <cstddef>
