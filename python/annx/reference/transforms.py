@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ Floats = NDArray[np.float64]
 NOISE = 2.0**-23
 
 
-class Transform:
+class Transform(ABC):
     """Something done to the rows of a matrix; queries as vectors, unless it says so."""
 
     input_dim: int = 0
@@ -42,9 +43,9 @@ class Transform:
         self.dim = dim
         self.query_dim = input_dim if query_dim is None else query_dim
 
+    @abstractmethod
     def transform(self, vectors: Any) -> Floats:
         """Return vectors, (n, input_dim), as rows of `dim` elements."""
-        raise NotImplementedError
 
     def transform_queries(self, queries: Any) -> Floats:
         """Return queries, (n, query_dim) or (query_dim,), as rows of `dim` elements."""
@@ -272,7 +273,7 @@ class TransformedIndex:
     """
 
     index: Any = None
-    transform: Transform = Transform()
+    transform: Any = None
     dim: int = 0
     query_dim: int = 0
     metric: str = "l2"
