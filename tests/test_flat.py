@@ -381,6 +381,14 @@ def test_progress_is_reported_and_can_stop():
 
     with pytest.raises(KeyboardInterrupt):
         annx.exact_search(q, x, 10, progress=stop)
+    index = annx.FlatIndex.build(x[:5])
+    with pytest.raises(KeyboardInterrupt):
+        index.add(x[5:9], progress=stop)
+    assert len(index) == 5
+    seen.clear()
+    index.add(x[5:9], progress=lambda *at: seen.append(at))
+    assert seen == [(0, 4)]
+    assert len(index) == 9
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,8 @@ class ScannedIndex(Index):
         Parameters
         ----------
         vectors : array_like, shape (n, dim)
-            Many at once take less time, and make a better index, than one at a time.
+            Many at once take less time than one at a time, and make a better index
+            where a family learns from its first vectors.
         ids : array_like of int, shape (n,), optional
             Unique, >= 0 and not yet in the index. Otherwise ids go on from the highest
             ever used, beginning with 0.

@@ -14,7 +14,6 @@ from annx._validate import (
     DTYPES,
     as_ids,
     as_queries,
-    as_rows,
     as_set,
     check_choice,
     check_dim,
@@ -111,45 +110,24 @@ class FlatIndex(ScannedIndex):
         )
         index = cls(dim, metric, dtype)
         # Rows have their stored form already, which `add` need not take for vectors.
-        given = None if ids is None else as_ids(ids, count=rows.shape[0])
-        index._native.add(rows, given)
+        index._add(rows, ids, None, None)
         return index
 
-    def add(
+    def _add(
         self,
-        vectors: Any,
-        ids: Any = None,
-        *,
-        threads: int | None = None,
-        progress: Progress | None = None,
+        rows: NDArray[Any],
+        ids: Any,
+        threads: int | None,
+        progress: Progress | None,
     ) -> NDArray[np.int64]:
-        """Add vectors; all of them or, if it raises, none.
-
-        Parameters
-        ----------
-        vectors : array_like, shape (n, dim)
-            Copied once.
-        ids : array_like of int, shape (n,), optional
-            Unique, >= 0 and not yet in the index. Otherwise ids go on from the highest
-            ever used, beginning with 0.
-        threads, progress : optional
-            As for every family; adding here is one copy of memory, so neither matters.
-
-        Returns
-        -------
-        ndarray of int64, shape (n,)
-            The ids.
-        """
-        rows = as_rows(
-            vectors, name="vectors", dim=self.dim, dtype=self.dtype, check=False
-        )
+        """Add rows in stored form: one copy of memory, which takes one thread."""
         check_threads(threads)
         report = check_progress(progress)
         given = None if ids is None else as_ids(ids, count=rows.shape[0])
-        result: NDArray[np.int64] = self._native.add(rows, given)
         if report is not None:
-            report(rows.shape[0], rows.shape[0])
-        return result
+            report(0, rows.shape[0])  # what it raises leaves the index as it was
+        added: NDArray[np.int64] = self._native.add(rows, given)
+        return added
 
     def search(
         self,
