@@ -164,9 +164,7 @@ class TransformedIndex(Index):
         SearchResult
             Ids, and distances in the transformed space.
         """
-        rows = self._transform.transform_queries(
-            queries, threads=options.get("threads")
-        )
+        rows = self._queries(queries, options)
         found: SearchResult = self._index.search(rows, k, **options)
         return found
 
@@ -182,9 +180,7 @@ class TransformedIndex(Index):
         **options
             Of the family's ``search_radius``.
         """
-        rows = self._transform.transform_queries(
-            queries, threads=options.get("threads")
-        )
+        rows = self._queries(queries, options)
         found: RadiusResult = self._index.search_radius(rows, radius, **options)
         return found
 
@@ -192,11 +188,14 @@ class TransformedIndex(Index):
         self, queries: Any, radius: float, **options: Any
     ) -> NDArray[np.int64]:
         """Count what `search_radius` would find, where the family can."""
-        rows = self._transform.transform_queries(
-            queries, threads=options.get("threads")
-        )
+        rows = self._queries(queries, options)
         counts: NDArray[np.int64] = self._index.count_radius(rows, radius, **options)
         return counts
+
+    def _queries(self, queries: Any, options: dict[str, Any]) -> NDArray[np.float32]:
+        """Transform queries on as many threads as their search may take."""
+        threads = options.get("threads")
+        return self._transform.transform_queries(queries, threads=threads)
 
     def memory_usage(self) -> dict[str, int]:
         """Return the bytes of memory held, by purpose; ``"transform"`` is one."""
