@@ -16,9 +16,7 @@ namespace annx::index {
 namespace {
 
 using codec::HashFamily;
-using codec::SignSketch;
 using storage::BucketTable;
-using storage::IdMap;
 
 // So few rows of a filter are measured without a look at the tables.
 constexpr std::size_t kFewRows = 1024;
@@ -66,7 +64,7 @@ class LSHIndex::Searcher {
     const auto& hits = top.sort();
     for (std::size_t i = 0; i < k; ++i) {
       const bool held = i < hits.size();
-      ids[i] = held ? hits[i].id : IdMap::kNoId;
+      ids[i] = held ? hits[i].id : storage::IdMap::kNoId;
       distances[i] = held ? search::Canonical<Key>::distance(hits[i].key)
                           : std::numeric_limits<float>::infinity();
     }
@@ -191,7 +189,7 @@ class LSHIndex::Searcher {
   // Keeps the slots met whose sketches differ least: `rerank` of them, and those that
   // differ as little as the last of these.
   void sift(const std::byte* query, std::size_t rerank) {
-    const SignSketch& sketch = *index_.sketch_;
+    const codec::SignSketch& sketch = *index_.sketch_;
     bits_.resize(sketch.bytes());
     sketch.write(query, true, sketch_space_, bits_.data());
     const auto* bits = reinterpret_cast<const std::byte*>(bits_.data());
@@ -273,7 +271,7 @@ class LSHIndex::Searcher {
   search::VisitedSet visited_;
   std::vector<std::span<const std::uint32_t>> buckets_;
   std::vector<std::uint32_t> met_;  // slots
-  SignSketch::Space sketch_space_;
+  codec::SignSketch::Space sketch_space_;
   std::vector<std::uint8_t> bits_;
   std::vector<std::int32_t> differing_;  // of the slots met
   std::vector<std::uint32_t> tally_;
