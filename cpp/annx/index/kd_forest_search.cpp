@@ -415,8 +415,8 @@ search::Ragged KDForestIndex::search_radius(RowsView queries, double radius,
   storage::check_rows(DType::kFloat32, queries, options_.dim, "queries");
   const std::shared_lock lock(mutex_);
   if (filter != nullptr) filter->require(version());
-  constexpr double kLargest = std::numeric_limits<float>::max();
-  const auto limit = static_cast<float>(std::clamp(radius, -kLargest, kLargest));
+  const auto limit = static_cast<float>(
+      search::comparable_radius(options_.metric, DType::kFloat32, radius));
   std::vector<std::vector<search::Hit<float>>> found(queries.rows);
   over_queries(
       queries, filter, resolve_threads(threads), monitor,

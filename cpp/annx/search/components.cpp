@@ -5,9 +5,7 @@
 #include <limits>
 #include <memory>
 #include <mutex>
-#include <numeric>
 #include <optional>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -24,27 +22,9 @@ constexpr std::size_t kPairs = std::size_t{1} << 17;
 
 using Pair = std::pair<std::uint32_t, std::uint32_t>;
 
-// The row as a query, `width` bytes.
-void write_query(const RowSet& set, std::size_t row, std::size_t width,
-                 std::byte* out) {
-  if (is_float(set.dtype)) {
-    kernels::active().widen[static_cast<std::size_t>(set.dtype)](
-        set.row(row), set.dim, reinterpret_cast<float*>(out));
-  } else {
-    std::copy_n(set.row(row), width, out);
-  }
-}
-
 template <class Key>
 void join_within(const RowSet& set, double radius, std::size_t threads,
                  Monitor* monitor, DisjointSets& sets) {
-  const auto inside = [radius](Key key) {
-    if constexpr (std::is_same_v<Key, float>) {
-      return key <= static_cast<float>(radius);
-    } else {
-      return static_cast<double>(key) <= radius;
-    }
-  };
   const bool tiles = tiles_serve(set.metric, set.dtype);
   const std::vector<float> centre =
       tiles ? TilePass::centre_of(set) : std::vector<float>();
@@ -64,7 +44,7 @@ void join_within(const RowSet& set, double radius, std::size_t threads,
     std::vector<Canonical<Key>> scorers;
     scorers.reserve(count);
     for (std::size_t q = 0; q < count; ++q) {
-      write_query(set, first + q, width, queries.data() + q * width);
+      write_query(set, first + q, queries.data() + q * width);
       scorers.emplace_back(set, queries.data() + q * width);
     }
     std::optional<TilePass> pass;
@@ -102,7 +82,8 @@ void join_within(const RowSet& set, double radius, std::size_t threads,
               const std::size_t n = std::min(end - at, Canonical<Key>::kBlock);
               scorers[q].block(at, n, keys);
               for (std::size_t i = 0; i < n; ++i) {
-                if (inside(keys[i])) take(q, static_cast<std::uint32_t>(at + i));
+                if (inside(keys[i], radius))
+                  take(q, static_cast<std::uint32_t>(at + i));
               }
             }
           };
@@ -123,7 +104,7 @@ void join_within(const RowSet& set, double radius, std::size_t threads,
                                if (row <= first + q || roots[row] == roots[first + q])
                                  return;
                                scorers[q].some(&row, 1, keys);
-                               if (inside(keys[0])) take(q, row);
+                               if (inside(keys[0], radius)) take(q, row);
                              });
           }
           if (!worker.pairs.empty()) flush(worker.pairs);
@@ -136,13 +117,12 @@ void join_within(const RowSet& set, double radius, std::size_t threads,
 std::size_t connected_components(const RowSet& set, double radius, std::size_t threads,
                                  Monitor* monitor, std::int64_t* labels) {
   threads = resolve_threads(threads);
-  constexpr double kLargest = std::numeric_limits<float>::max();
-  radius = std::clamp(radius, -kLargest, kLargest);
+  radius = comparable_radius(set.metric, set.dtype, radius);
   DisjointSets sets(set.count);
   if (has_integer_key(set.metric, set.dtype)) {
     join_within<std::int32_t>(set, radius, threads, monitor, sets);
   } else {
-    join_within<float>(set, static_cast<float>(radius), threads, monitor, sets);
+    join_within<float>(set, radius, threads, monitor, sets);
   }
   std::int64_t next = 0;
   for (std::uint32_t row = 0; row < set.count; ++row) {
