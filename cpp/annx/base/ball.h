@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Poincare's ball: hyperbolic space on the vectors of length below 1, where
 //
-//   d(u, v) = arcosh(1 + 2 |u - v|^2 / ((1 - |u|^2) (1 - |v|^2))) = 2
-//   arsinh(sqrt(key)), key = |u - v|^2 / ((1 - |u|^2) (1 - |v|^2)) = sinh^2(d / 2)
+//   d(u, v) = arcosh(1 + 2 key) = 2 arsinh(sqrt(key)),
+//   key     = |u - v|^2 / ((1 - |u|^2) (1 - |v|^2)) = sinh^2(d / 2)
 //
 // (Nickel and Kiela, "Poincare embeddings", 2017). The key orders as the distance does
 // and needs no function, so searches compare keys. Near the edge everything hangs on
