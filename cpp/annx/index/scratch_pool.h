@@ -3,6 +3,7 @@
 // ever ran at once. Thread-safe. T may be incomplete until the pool is used.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -18,7 +19,7 @@ class ScratchPool {
    public:
     explicit Lease(ScratchPool& pool) : pool_(pool), object_(pool.take()) {}
     ~Lease() {
-      const std::lock_guard lock(pool_.mutex_);
+      const std::lock_guard lock(pool_.mutex_);  // there is room: see take()
       pool_.idle_.push_back(std::move(object_));
     }
     Lease(const Lease&) = delete;
@@ -33,7 +34,12 @@ class ScratchPool {
  private:
   std::unique_ptr<T> take() {
     const std::lock_guard lock(mutex_);
-    if (idle_.empty()) return std::make_unique<T>();
+    if (idle_.empty()) {
+      idle_.reserve(made_ + 1);
+      auto fresh = std::make_unique<T>();
+      ++made_;
+      return fresh;
+    }
     auto object = std::move(idle_.back());
     idle_.pop_back();
     return object;
@@ -41,6 +47,7 @@ class ScratchPool {
 
   std::mutex mutex_;
   std::vector<std::unique_ptr<T>> idle_;
+  std::size_t made_ = 0;
 };
 
 }  // namespace annx::index
