@@ -23,6 +23,7 @@ constexpr std::size_t kLayoutSample = 64;
 constexpr std::size_t kCodedDim = 16;
 constexpr std::size_t kCodedRows = 2048;
 constexpr std::size_t kRoots = 255;  // and slot 0
+constexpr std::int64_t kRootsId = -1;
 constexpr std::size_t kLearnAgain = 4;
 constexpr std::size_t kLearntEnough = 100000;
 constexpr std::size_t kQueriesPerRange = 16;
@@ -546,10 +547,11 @@ GraphIndex::LinkCodes GraphIndex::link_codes(std::int64_t id) const {
   const auto lock = lock_.read();
   LinkCodes result;
   if (codec_ == nullptr) return result;
-  const std::uint32_t slot = ids_.slot_of(id);
+  const storage::CodedLinks& links = id == kRootsId ? roots_ : coded_;
+  const std::uint32_t slot = id == kRootsId ? 0 : ids_.slot_of(id);
   const auto widen = kernels::active().widen[static_cast<std::size_t>(DType::kFloat16)];
-  for (const std::byte* group = coded_.record(slot); group != nullptr;
-       group = coded_.next(group)) {
+  for (const std::byte* group = links.record(slot); group != nullptr;
+       group = links.next(group)) {
     for (std::size_t lane = 0; lane < kernels::kLinkGroup; ++lane) {
       const std::uint32_t other =
           storage::CodedLinks::words(group)[lane] & storage::kSlotMask;
@@ -576,16 +578,18 @@ std::vector<float> GraphIndex::estimate_links(const std::byte* query, std::int64
   const auto lock = lock_.read();
   std::vector<float> result;
   if (codec_ == nullptr) return result;
-  const std::uint32_t slot = ids_.slot_of(id);
+  const storage::CodedLinks& links = id == kRootsId ? roots_ : coded_;
+  const std::uint32_t slot = id == kRootsId ? 0 : ids_.slot_of(id);
   codec::RowCodec::Query row_query;
   codec::LinkCodec::Query link_query;
   row_query.set(rows_, query);
   float gain;
   const float* vector = row_query.vector(gain);
   link_query.set(*codec_, vector, gain);
-  row_query.score(&slot, 1, &key);
-  for (const std::byte* group = coded_.record(slot); group != nullptr;
-       group = coded_.next(group)) {
+  key = 0;
+  if (id != kRootsId) row_query.score(&slot, 1, &key);
+  for (const std::byte* group = links.record(slot); group != nullptr;
+       group = links.next(group)) {
     std::array<float, kernels::kLinkGroup> keys;
     kernels::active().link_scan(link_query.view(), storage::CodedLinks::codes(group),
                                 storage::CodedLinks::offsets(group),

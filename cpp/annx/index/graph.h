@@ -95,7 +95,8 @@ class GraphIndex {
   std::vector<std::int64_t> neighbours(std::int64_t id) const;
   // The links of a node with what their codes say, for inspection and for tests against
   // the reference: the codes (parts a link), and offsets and scales as in
-  // codec/link_codec.h, a NaN scale where a link has no code. Empty without a codec.
+  // codec/link_codec.h, a NaN scale where a link has no code. Empty without a codec. Of
+  // the id -1: the roots at which searches begin, as links from the codec's mean.
   struct LinkCodes {
     std::vector<std::int64_t> ids;
     std::vector<std::uint8_t> codes;
@@ -103,8 +104,8 @@ class GraphIndex {
     std::vector<float> scales;
   };
   LinkCodes link_codes(std::int64_t id) const;
-  // The key of a node for a query, and the keys of its links estimated from their
-  // codes.
+  // The key of a node for a query (0 of the id -1), and the keys of its links estimated
+  // from their codes.
   std::vector<float> estimate_links(const std::byte* query, std::int64_t id,
                                     float& key) const;
   // Null without codes. Valid until the next add.
