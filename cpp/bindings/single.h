@@ -56,9 +56,10 @@ inline bool plain_number(PyObject* object, double& value) {
     value = PyFloat_AS_DOUBLE(object);
     return value >= 0 && value < 1e300;
   }
-  const std::size_t count = plain_count(object);
-  value = static_cast<double>(count);
-  return count != 0;
+  if (!PyLong_CheckExact(object)) return false;
+  int overflow = 0;
+  value = static_cast<double>(PyLong_AsLongAndOverflow(object, &overflow));
+  return overflow == 0 && value >= 0;
 }
 
 // NumPy's own object for the element type of a query; lives for ever.

@@ -216,6 +216,7 @@ void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float*
   const std::size_t wanted = rows_wanted * copies;
   // Estimates are sorted out when so many have gathered.
   const std::size_t full = std::min(count * copies, 4 * wanted + 256);
+  const std::size_t first_blocks = std::min(kRunBlocks, 2 * wanted / kBlock + 1);
   scratch.query.set(*trained_->codec, vector);
   const kernels::ScanQuery& view = scratch.query.view();
   const std::size_t room = full + (kRunBlocks + 1) * kBlock + 1;
@@ -237,7 +238,9 @@ void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float*
     }
     const float base = scratch.probe_keys[p];
     for (std::size_t b = 0; b < blocks.size();) {
-      const std::size_t run = lists.run(list, b, kRunBlocks);
+      // Until there is a limit every code passes, which costs more than its scan.
+      const std::size_t most = limit == kInfinity ? first_blocks : kRunBlocks;
+      const std::size_t run = lists.run(list, b, most);
       const std::size_t codes = std::min<std::size_t>(run * kBlock, size - b * kBlock);
       std::size_t found = kernels::active().scan_blocks(
           view, lists.block(blocks[b]), lists.stride(), codes, base, limit,
