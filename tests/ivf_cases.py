@@ -31,6 +31,15 @@ def recall(found, truth):
 
 
 ROTATED = {"codec": "pq4", "rotation": "random"}
+LEARNT = {"codec": "pq4", "rotation": "opq"}
+# Kinds of codes.
+CODES = (
+    *({"codec": c} for c in (*CODECS, "pq8")),
+    ROTATED,
+    LEARNT,
+    {"codec": "rabitq", "residual": False},
+    {"codec": "pq8", "rotation": "random", "residual": False},
+)
 
 
 LONGER = (

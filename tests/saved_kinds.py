@@ -113,7 +113,8 @@ def ivf_case(metric: str = "l2", dtype: str = "float32", **options: Any) -> Case
         index = annx.IVFIndex(
             6, metric, dtype, n_lists=3, n_iterations=3, n_probe=3, **options
         )
-        index.train(integers(5, 40, 6, dtype))
+        rows = 300 if options.get("codec") == "pq8" else 40
+        index.train(integers(5, rows, 6, dtype))
         index.add(integers(seed, size, 6, dtype))
         if size > 2:
             index.remove([1])
@@ -289,6 +290,8 @@ CASES: dict[str, Case] = {
     "ivf-sq4": ivf_case("ip", storage="sq4", codec="pq4"),
     "ivf-rabitq5": ivf_case(storage="codes", bits=5),
     "ivf-rotated": ivf_case(codec="pq4", rotation="random"),
+    "ivf-pq8": ivf_case(codec="pq8", residual=False),
+    "ivf-opq": ivf_case("ip", codec="pq4", rotation="opq", n_segments=3),
     "ivf-spill": ivf_case("cosine", spill=1.0),
     "ivf-spill-sq8": ivf_case(spill=0.5, storage="sq8"),
     "ivf-flat": ivf_case("cosine", codec="flat"),

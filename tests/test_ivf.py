@@ -212,7 +212,11 @@ def test_bad_input_is_a_clear_error():
         (lambda: annx.IVFIndex(20, codec="flat", storage="sq8"), "storage"),
         (lambda: annx.IVFIndex(20, bits=4), "bits"),
         (lambda: annx.IVFIndex(20, rotation="random"), "rotation"),
-        (lambda: annx.IVFIndex(20, codec="pq4", rotation="opq"), "rotation"),
+        (lambda: annx.IVFIndex(20, codec="pq4", rotation="lsq"), "rotation"),
+        (lambda: annx.IVFIndex(5000, codec="pq8", rotation="opq"), "rotation"),
+        (lambda: annx.IVFIndex(20, rotation="opq"), "rotation"),
+        (lambda: annx.IVFIndex(20, codec="flat", residual=False), "residual"),
+        (lambda: annx.IVFIndex(20, codec="pq8", n_lists=2).train(x[:255]), "256"),
         (lambda: annx.IVFIndex(20, spill=-1), "spill"),
         (lambda: annx.IVFIndex(20, spill=np.inf), "spill"),
         (lambda: annx.IVFIndex(20, codec="flat", spill=1), "spill"),
@@ -238,6 +242,8 @@ def test_bad_input_is_a_clear_error():
         with pytest.raises(ValueError, match=word):
             call()
     assert len(index) == 1500
+    with pytest.raises(TypeError, match="residual"):
+        annx.IVFIndex(20, residual=1)
     with pytest.raises(annx.NotTrainedError):
         annx.IVFIndex(20).add(x)
     with pytest.raises(annx.NotTrainedError):

@@ -19,6 +19,7 @@ from ivf_cases import METRICS, ROTATED, built, data
         {"storage": None},
         {"storage": "codes"},
         {"storage": None, "codec": "flat"},
+        {"storage": None, "codec": "pq8"},
         {"storage": "sq8"},
         {"storage": "codes", "bits": 7},
         {"storage": None, "spill": 1.0},
@@ -199,6 +200,9 @@ def test_save_and_pickle_are_the_identity(tmp_path, metric, storage):
         {"spill": 1.0, "storage": "sq8"},
         {"spill": 0.0},
         {**ROTATED, "storage": "codes"},
+        {"codec": "pq8", "rotation": "opq", "storage": "codes"},
+        {"codec": "pq8", "spill": 0.5, "storage": "sq8", "residual": False},
+        {"residual": False, "storage": "codes", "bits": 4},
     ],
 )
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
@@ -210,6 +214,7 @@ def test_what_is_kept_is_saved_and_mapped(tmp_path, metric, options):
     for other in (*others, pickle.loads(pickle.dumps(index))):
         assert (other.codec, other.storage) == (index.codec, index.storage)
         assert other.rotation == index.rotation
+        assert other.residual == index.residual == options.get("residual", True)
         assert other.spill == index.spill == options.get("spill")
         assert other.bits == index.bits == options.get("bits", index.bits)
         found, known = other.search(x[:30], 6), index.search(x[:30], 6)

@@ -29,7 +29,8 @@ IvfOptions options_of(const py::dict& given) {
   o.grid = given["scalar"].cast<bool>() ? codec::GridCodec::Kind::kScalar
                                         : codec::GridCodec::Kind::kRabitq;
   o.spill = given["spill"].cast<double>();
-  o.rotate = given["rotate"].cast<bool>();
+  o.turn = static_cast<codec::PieceCodec::Turn>(given["turn"].cast<std::uint8_t>());
+  o.residual = given["residual"].cast<bool>();
   o.n_segments = given["n_segments"].cast<std::size_t>();
   o.n_lists = given["n_lists"].cast<std::size_t>();
   o.n_probe = given["n_probe"].cast<std::size_t>();
@@ -71,7 +72,8 @@ void bind_ivf(py::module_& m) {
                                r["grid_bits"] = o.grid_bits;
                                r["scalar"] = o.grid == codec::GridCodec::Kind::kScalar;
                                r["spill"] = o.spill;
-                               r["rotate"] = o.rotate;
+                               r["turn"] = static_cast<std::uint8_t>(o.turn);
+                               r["residual"] = o.residual;
                                r["n_segments"] = o.n_segments;
                                r["n_probe"] = o.n_probe;
                                return r;

@@ -30,7 +30,9 @@ from annx.results import SearchResult, result_of
 __all__ = ["IVFIndex"]
 
 # In the order of the native codec's numbers.
-_CODECS = ("rabitq", "pq4", "flat")
+_CODECS = ("rabitq", "pq4", "flat", "pq8")
+_PRODUCTS = ("pq4", "pq8")
+_ROTATIONS = (None, "random", "opq")
 _SCALAR_BITS = {"sq8": 8, "sq4": 4}
 # What is kept in place of vectors.
 _CODED = (*_SCALAR_BITS, "codes")
@@ -57,13 +59,16 @@ class IVFIndex(ScannedIndex):
         a vector and its list's centroid; distances and `get` are of the vectors that
         these stand for. ``"codes"``: nothing else, so distances are estimates and `get`
         returns what the codes stand for. The last three are not for ``"flat"``.
-    codec : {"rabitq", "pq4", "flat"}, default "rabitq"
+    codec : {"rabitq", "pq4", "pq8", "flat"}, default "rabitq"
         What lists are made of. ``"flat"``: of the vectors as `storage` says, so that
         everything in a list that is looked at is ranked exactly; for every metric and
         type. Otherwise of codes for the difference of a vector and its list's
         centroid. ``"rabitq"``: a bit a dimension after a random rotation. ``"pq4"``: 4
         bits a segment, by trained codebooks; quicker for the same recall where it was
-        measured at 50 and 128 dimensions, and slower at 384 and 784.
+        measured at 50 and 128 dimensions, and slower at 384 and 784. ``"pq8"``: 8 bits
+        a segment, looked up in memory and not in registers, so a code is read several
+        times as slowly; estimates are the best of a given length, which counts where
+        vectors are not kept.
     bits : int, default 1
         Bits a dimension, 1 to 8, of ``codec="rabitq"`` with ``storage="codes"``. From 2
         on a list is still scanned by one bit a dimension, which is kept apart, and the
@@ -78,12 +83,20 @@ class IVFIndex(ScannedIndex):
         None: twice the square root of the number of vectors that `train` gets, but no
         more than one for 39 of them.
     n_segments : int or None
-        Of ``"pq4"``, from 1 to `dim`; None: one for every 2 dimensions.
-    rotation : {None, "random"}, default None
-        Of ``"pq4"``: rotate differences at random before they are cut into segments, as
-        ``"rabitq"`` always does. Estimates are better where some dimensions vary more
-        than others, or go together in other ways than with their neighbours; it costs
-        O(dim log dim) a vector and a query.
+        Of ``"pq4"`` and ``"pq8"``, from 1 to `dim`; None: one for every 2 dimensions,
+        of ``"pq8"`` for every 4.
+    rotation : {None, "random", "opq"}, default None
+        Of ``"pq4"`` and ``"pq8"``: rotate differences before they are cut into
+        segments. ``"random"``, as ``"rabitq"`` always does: estimates are better where
+        some dimensions vary more than others, or go together in other ways than with
+        their neighbours; it costs O(dim log dim) a vector and a query. ``"opq"``: the
+        rotation is learnt with the codebooks (optimised product quantization), for
+        estimates that are better yet; O(dim^2) a vector and a query, and training takes
+        O(dim^3). At most 4,096 dimensions.
+    residual : bool, default True
+        Whether codes are of the difference of a vector and its list's centroid. False:
+        of its difference from the mean of all vectors. Estimates are worse where lists
+        are many; of use where one code of a vector is to serve any list.
     n_iterations : int, default 10
         Of k-means, for the centroids.
     max_points_per_list : int or None, default 256
@@ -96,10 +109,11 @@ class IVFIndex(ScannedIndex):
     Notes
     -----
     Memory: ``dim / 8`` bytes a vector for ``"rabitq"``, ``n_segments / 2`` for
-    ``"pq4"`` and none for ``"flat"``, 8 more a vector, the vectors themselves as
-    `storage` says (``"sq8"``: `dim` and 4 bytes, ``"sq4"``: half of `dim` and 4, codes
-    of 2 `bits` or more: ``dim * bits / 8`` and 8), and 16 bytes a dimension and list. A
-    list wastes less than 32 codes (of ``"flat"``: vectors).
+    ``"pq4"``, `n_segments` for ``"pq8"`` and none for ``"flat"``, 8 more a vector, the
+    vectors themselves as `storage` says (``"sq8"``: `dim` and 4 bytes, ``"sq4"``: half
+    of `dim` and 4, codes of 2 `bits` or more: ``dim * bits / 8`` and 8), 16 bytes a
+    dimension and list, and ``4 dim**2`` for ``rotation="opq"``. A list wastes less than
+    32 codes (of ``"flat"``: vectors).
 
     Lists are made by k-means under l2: of vectors of length 1 for ``"cosine"`` and
     ``"jaccard"``, of bits as numbers 0 and 1. They are visited in order of their
@@ -120,6 +134,7 @@ class IVFIndex(ScannedIndex):
     ----------
     Jegou, Douze and Schmid, "Product quantization for nearest neighbor search", 2011.
     Andre, Kermarrec and Le Scouarnec, "Cache locality is not enough", 2015.
+    Ge, He, Ke and Sun, "Optimized product quantization", 2013.
     Gao and Long, "RaBitQ", 2024.
     Sun, Simcha, Dopson, Guo and Kumar, "SOAR: improved indexing for approximate nearest
     neighbor search", 2023.
@@ -153,6 +168,7 @@ class IVFIndex(ScannedIndex):
         n_lists: int | None = None,
         n_segments: int | None = None,
         rotation: str | None = None,
+        residual: bool = True,
         n_iterations: int = 10,
         max_points_per_list: int | None = 256,
         n_probe: int = 16,
@@ -187,19 +203,21 @@ class IVFIndex(ScannedIndex):
                 )
             grid_bits = bits
         if n_segments is None:
-            n_segments = (dim + 1) // 2
-        elif codec != "pq4":
+            n_segments = (dim + 3) // 4 if codec == "pq8" else (dim + 1) // 2
+        elif codec not in _PRODUCTS:
             raise ValueError(
-                f"n_segments is {n_segments}; only codec='pq4' has segments, and codec "
-                f"is {codec!r}"
+                f"n_segments is {n_segments}; only codecs 'pq4' and 'pq8' have "
+                f"segments, and codec is {codec!r}"
             )
         if rotation is not None:
-            check_choice(rotation, name="rotation", choices=("random",))
-            if codec != "pq4":
+            check_choice(rotation, name="rotation", choices=("random", "opq"))
+            if codec not in _PRODUCTS:
                 raise ValueError(
-                    f"rotation is {rotation!r}; only codec='pq4' has the choice, and "
-                    f"codec is {codec!r}"
+                    f"rotation is {rotation!r}; only codecs 'pq4' and 'pq8' have the "
+                    f"choice, and codec is {codec!r}"
                 )
+        if not isinstance(residual, bool):
+            raise TypeError(f"residual is {residual!r}; it must be True or False")
         limit = 0
         if max_points_per_list is not None:
             limit = check_int(
@@ -217,7 +235,8 @@ class IVFIndex(ScannedIndex):
                 "keep_rows": storage not in _CODED,
                 "grid_bits": grid_bits,
                 "scalar": storage in _SCALAR_BITS,
-                "rotate": rotation is not None,
+                "turn": _ROTATIONS.index(rotation),
+                "residual": residual,
                 "spill": -1.0
                 if spill is None
                 else check_real(spill, name="spill", low=0),
@@ -292,8 +311,14 @@ class IVFIndex(ScannedIndex):
     @property
     def rotation(self) -> str | None:
         """How differences are rotated before they are coded."""
-        rotated = self.codec == "rabitq" or self._native.options["rotate"]
-        return "random" if rotated else None
+        if self.codec == "rabitq":
+            return "random"
+        return _ROTATIONS[self._native.options["turn"]]
+
+    @property
+    def residual(self) -> bool:
+        """Whether codes are relative to the centroids of lists."""
+        return bool(self._native.options["residual"])
 
     @property
     def spill(self) -> float | None:
@@ -333,7 +358,7 @@ class IVFIndex(ScannedIndex):
         Parameters
         ----------
         vectors : array_like, shape (n, dim)
-            At least one for each list, and for codes 16.
+            At least one for each list, and for codes 16 (``"pq8"``: 256).
         threads : int, optional
             All cores unless given. The result does not depend on it.
         progress : callable, optional
@@ -436,6 +461,8 @@ class IVFIndex(ScannedIndex):
             **super().stats(),
             "codec": self.codec,
             "bits": self.bits,
+            "rotation": self.rotation,
+            "residual": self.residual,
             "spill": self.spill,
             "storage": self.storage,
             "n_lists": self.n_lists,

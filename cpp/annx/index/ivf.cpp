@@ -20,6 +20,8 @@ using codec::PieceCodec;
 using storage::CodeLists;
 
 constexpr std::size_t kMaxLists = std::size_t{1} << 24;
+// Dimensions of a rotation that is learnt: its matrix takes 64 MiB.
+constexpr std::size_t kMaxLearnt = 4096;
 
 std::string of(std::size_t n) { return std::to_string(n); }
 
@@ -63,11 +65,20 @@ IvfOptions checked(const IvfOptions& options) {
     refuse("n_lists is " + of(options.n_lists) + "; it must be at most " +
            of(kMaxLists));
   }
-  if (options.rotate && options.codec != IvfCodec::kProduct) {
-    refuse("rotation is given; codec 'pq4' alone has the choice");
+  using Turn = PieceCodec::Turn;
+  const bool product =
+      options.codec == IvfCodec::kProduct || options.codec == IvfCodec::kBytes;
+  if (options.turn != Turn::kNone && !product) {
+    refuse("rotation is given; codecs 'pq4' and 'pq8' alone have the choice");
   }
-  if (options.codec == IvfCodec::kProduct &&
-      (options.n_segments == 0 || options.n_segments > options.dim)) {
+  if (options.turn == Turn::kLearnt && options.dim > kMaxLearnt) {
+    refuse("rotation is 'opq'; dim must be at most " + of(kMaxLearnt) + ", and is " +
+           of(options.dim));
+  }
+  if (flat && !options.residual) {
+    refuse("residual is false; lists of codec 'flat' hold no codes");
+  }
+  if (product && (options.n_segments == 0 || options.n_segments > options.dim)) {
     refuse("n_segments is " + of(options.n_segments) + "; it must be from 1 to dim, " +
            of(options.dim));
   }
@@ -111,6 +122,10 @@ std::size_t IvfIndex::n_lists() const {
 std::size_t IvfIndex::size() const {
   const auto lock = lock_.read();
   return ids_.size();
+}
+
+const float* IvfIndex::origin(const Trained& to, std::size_t list) const {
+  return options_.residual ? to.coarse.centroids().row(list) : to.mean.data();
 }
 
 void IvfIndex::require_trained() const {
@@ -195,9 +210,8 @@ void IvfIndex::get(std::span<const std::int64_t> ids, std::byte* out) const {
       trained_->codec->decode(trained_->lists.block(place / kBlock), place % kBlock,
                               wide.data());
     }
-    const float* centroid =
-        trained_->coarse.centroids().row(trained_->lists.list_of(place));
-    for (std::size_t k = 0; k < dim; ++k) wide[k] += centroid[k];
+    const float* from = origin(*trained_, trained_->lists.list_of(place));
+    for (std::size_t k = 0; k < dim; ++k) wide[k] += from[k];
     store(options_.dtype, wide.data(), dim, to);
   }
 }
@@ -265,7 +279,10 @@ void IvfIndex::save_to(storage::FileWriter& writer) const {
     writer.number("ivf.grid", static_cast<std::uint64_t>(options_.grid));
   }
   if (options_.spill >= 0) writer.real("ivf.spill", options_.spill);
-  if (options_.rotate) writer.number("ivf.rotate", 1);
+  if (options_.turn != PieceCodec::Turn::kNone) {
+    writer.number("ivf.rotate", static_cast<std::uint64_t>(options_.turn));
+  }
+  if (!options_.residual) writer.number("ivf.whole", 1);
   writer.number("ivf.n_segments", options_.n_segments);
   writer.number("ivf.n_lists", options_.n_lists);
   writer.number("ivf.n_probe", options_.n_probe);
@@ -298,13 +315,16 @@ std::unique_ptr<IvfIndex> IvfIndex::load_from(const storage::FileReader& reader)
   options.dtype = parse_dtype(reader.text("ivf.dtype"));
   options.storage = parse_dtype(reader.text("ivf.storage"));
   options.keep_rows = reader.number("ivf.keep_rows", 0, 1) == 1;
-  options.codec = static_cast<IvfCodec>(reader.number("ivf.codec", 0, 2));
+  options.codec = static_cast<IvfCodec>(reader.number("ivf.codec", 0, 3));
   if (reader.has("ivf.grid_bits")) {
     options.grid_bits = static_cast<std::size_t>(reader.number("ivf.grid_bits", 2, 8));
     options.grid = static_cast<codec::GridCodec::Kind>(reader.number("ivf.grid", 0, 1));
   }
   if (reader.has("ivf.spill")) options.spill = reader.real("ivf.spill", 0.0, 1e6);
-  options.rotate = reader.has("ivf.rotate");
+  if (reader.has("ivf.rotate")) {
+    options.turn = static_cast<PieceCodec::Turn>(reader.number("ivf.rotate", 1, 2));
+  }
+  options.residual = !reader.has("ivf.whole");
   options.n_segments =
       static_cast<std::size_t>(reader.number("ivf.n_segments", 0, options.dim));
   options.n_lists =
@@ -343,7 +363,7 @@ std::unique_ptr<IvfIndex> IvfIndex::load_from(const storage::FileReader& reader)
     reader.require(
         codec.options().kind == static_cast<PieceCodec::Kind>(options.codec) &&
             codec.options().products == trained->products &&
-            codec.options().rotate == options.rotate &&
+            codec.options().turn == options.turn &&
             (options.codec == IvfCodec::kRabitq ||
              codec.options().segments == options.n_segments),
         "meta", "codes do not fit the options");

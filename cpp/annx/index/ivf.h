@@ -45,8 +45,8 @@
 
 namespace annx::index {
 
-// What the lists hold. The first two as PieceCodec::Kind.
-enum class IvfCodec : std::uint8_t { kRabitq = 0, kProduct = 1, kFlat = 2 };
+// What the lists hold; codes as PieceCodec::Kind.
+enum class IvfCodec : std::uint8_t { kRabitq = 0, kProduct = 1, kFlat = 2, kBytes = 3 };
 
 struct IvfOptions {
   std::size_t dim = 0;
@@ -61,10 +61,13 @@ struct IvfOptions {
   // Where at least 0, codes of a row go into a second list too (ivf_spill.cpp).
   double spill = -1;
   IvfCodec codec = IvfCodec::kRabitq;
-  std::size_t n_segments = 0;  // of kProduct
-  bool rotate = false;         // of kProduct
-  std::size_t n_lists = 0;     // 0: chosen when trained
-  std::size_t n_probe = 16;    // lists that a search looks at unless told otherwise
+  std::size_t n_segments = 0;  // of kProduct and kBytes
+  codec::PieceCodec::Turn turn = codec::PieceCodec::Turn::kNone;  // of the same
+  // Whether codes are of what is left of rows after their list's centroid, or only
+  // after the mean of all rows.
+  bool residual = true;
+  std::size_t n_lists = 0;   // 0: chosen when trained
+  std::size_t n_probe = 16;  // lists that a search looks at unless told otherwise
   std::size_t n_iterations = 10;
   std::size_t sample_limit = 256;  // rows a list to train on; 0: all
   std::uint64_t seed = 0;
@@ -163,6 +166,8 @@ class IvfIndex {
   void code(Trained& to, RowsView rows, DType dtype, const std::uint32_t* slots,
             std::size_t first, std::vector<std::uint32_t>* places, std::byte* grid_rows,
             std::size_t threads, Monitor* monitor) const;
+  // What codes of a list's rows are relative to.
+  const float* origin(const Trained& to, std::size_t list) const;
   void locate() const;
   void unlink(std::uint32_t place);
   void require_trained() const;

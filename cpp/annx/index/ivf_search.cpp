@@ -133,6 +133,11 @@ void IvfIndex::search(RowsView queries, const Search& how,
           for (std::size_t i = 0; i < part; ++i) {
             scratch.choose(i, lists, probes, trained_->products);
             scratch.row = i;
+            if (!options_.residual) {
+              // Codes are of x - m, so that every list starts from |q - m|^2.
+              const float base = trained_->products ? 0.0f : scratch.squares[i];
+              std::fill(scratch.probe_keys.begin(), scratch.probe_keys.end(), base);
+            }
             std::int64_t* to_ids = ids + (at + i) * how.k;
             float* to_distances = distances + (at + i) * how.k;
             if (flat()) {
@@ -218,7 +223,6 @@ void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float*
   const std::size_t full = std::min(count * copies, 4 * wanted + 256);
   const std::size_t first_blocks = std::min(kRunBlocks, 2 * wanted / kBlock + 1);
   scratch.query.set(*trained_->codec, vector);
-  const kernels::ScanQuery& view = scratch.query.view();
   const std::size_t room = full + (kRunBlocks + 1) * kBlock + 1;
   if (scratch.keys.size() < room) {
     scratch.keys.resize(room);
@@ -242,10 +246,9 @@ void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float*
       const std::size_t most = limit == kInfinity ? first_blocks : kRunBlocks;
       const std::size_t run = lists.run(list, b, most);
       const std::size_t codes = std::min<std::size_t>(run * kBlock, size - b * kBlock);
-      std::size_t found = kernels::active().scan_blocks(
-          view, lists.block(blocks[b]), lists.stride(), codes, base, limit,
-          blocks[b] * kBlock, scratch.keys.data() + scratch.size,
-          scratch.places.data() + scratch.size);
+      std::size_t found = trained_->codec->scan(
+          scratch.query, lists.block(blocks[b]), codes, base, limit, blocks[b] * kBlock,
+          scratch.keys.data() + scratch.size, scratch.places.data() + scratch.size);
       if (filter != nullptr) {
         std::size_t kept = scratch.size;
         for (std::size_t i = scratch.size; i < scratch.size + found; ++i) {
@@ -343,7 +346,7 @@ void IvfIndex::look_again(Scratch& scratch, const float* vector, const Search& h
                                        options_.dim, &length);
     length = std::sqrt(length);
   }
-  const float step = scratch.query.view().step;
+  const float step = scratch.query.step();
   const auto epsilon = static_cast<float>(how.epsilon);
   for (const std::uint32_t i : scratch.later) {
     const std::uint32_t place = scratch.places[i];
@@ -380,7 +383,8 @@ void IvfIndex::measure_codes(Scratch& scratch, const float* vector, const Search
     scratch.screened.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
       const std::uint32_t candidate = scratch.chosen[i];
-      if ((trained_->lists.slot(scratch.places[candidate]) & (copies - 1)) == 0) {
+      if (!options_.residual ||
+          (trained_->lists.slot(scratch.places[candidate]) & (copies - 1)) == 0) {
         scratch.bases[i] = scratch.probe_keys[scratch.origins[candidate]];
         continue;
       }

@@ -40,11 +40,16 @@ void IvfIndex::train(RowsView rows, std::size_t threads, Monitor* monitor) {
   const std::size_t dim = options_.dim;
   const std::size_t lists =
       options_.n_lists == 0 ? lists_for(rows.rows) : options_.n_lists;
-  const std::size_t least = flat() ? lists : std::max<std::size_t>(lists, 16);
-  if (rows.rows < least || rows.rows == 0) {
+  const bool bytes = options_.codec == IvfCodec::kBytes;
+  const std::size_t levels = flat() ? 1 : bytes ? 256 : 16;
+  const std::size_t least = std::max(lists, levels);
+  if (rows.rows < least) {
+    const std::string codes = flat()  ? ""
+                              : bytes ? " of 8-bit codes"
+                                      : " of 4-bit codes";
     throw InvalidArgument("vectors has " + of(rows.rows) + " rows; training " +
-                          of(lists) + " lists" + (flat() ? "" : " of 4-bit codes") +
-                          " needs at least " + of(least));
+                          of(lists) + " lists" + codes + " needs at least " +
+                          of(least));
   }
   // The sample, as float32.
   std::size_t count = rows.rows;
@@ -128,16 +133,15 @@ void IvfIndex::train_codes(Trained& to, const std::vector<float>& sample,
   to.coarse.assign({residuals.data(), part, dim, dim}, cells.data(), distances.data(),
                    threads, monitor);
   for (std::size_t i = 0; i < part; ++i) {
-    const float* centroid =
-        to.coarse.centroids().row(static_cast<std::size_t>(cells[i]));
-    for (std::size_t k = 0; k < dim; ++k) residuals[i * dim + k] -= centroid[k];
+    const float* from = origin(to, static_cast<std::size_t>(cells[i]));
+    for (std::size_t k = 0; k < dim; ++k) residuals[i * dim + k] -= from[k];
   }
   const MatrixView<float> view{residuals.data(), part, dim, dim};
   to.codec.emplace(
       view, to.mean,
       PieceCodec::Options{.kind = static_cast<PieceCodec::Kind>(options_.codec),
                           .segments = options_.n_segments,
-                          .rotate = options_.rotate,
+                          .turn = options_.turn,
                           .products = to.products,
                           .seed = options_.seed},
       threads, monitor);
@@ -216,7 +220,7 @@ void IvfIndex::code(Trained& to, RowsView rows, DType dtype, const std::uint32_t
           const auto l2 = kernels::active().float_rows[kernels::kOpL2][0];
           for (std::size_t l = from; l < until; ++l) {
             if (begins[l] == begins[l + 1]) continue;
-            const float* centroid = to.coarse.centroids().row(l);
+            const float* centroid = origin(to, l);
             if (codes) to.codec->project(centroid, centre.data());
             for (std::size_t at = begins[l]; at < begins[l + 1]; at += kGroup) {
               const std::size_t count = std::min(kGroup, begins[l + 1] - at);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inverted lists of 4-bit pieces in plain NumPy."""
+"""Inverted lists of vectors or codes in plain NumPy."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from numpy.typing import NDArray
 
 from annx.reference.codec import KMeans, draw_distinct
 from annx.reference.flat import LEAST_SQUARE, FlatIndex, pairwise_distances
-from annx.reference.links import RandomRotation
+from annx.reference.links import RandomRotation, principal_axes
 from annx.reference.random import Random
 from annx.reference.topk import top_k
 
-__all__ = ["GridCodec", "IVFIndex", "PieceCodec"]
+__all__ = ["GridCodec", "IVFIndex", "PieceCodec", "learn_rotation"]
 
-LEVELS = 16
+LEVELS = {"rabitq": 16, "pq4": 16, "pq8": 256}
 SIGNS = 4
+# Of learn_rotation; see cpp/annx/codec/learnt_rotation.h for what they are.
+ROUNDS = 12
+FIRST_STEPS = 4
+MOST_ROWS = 8192
+SHARE = 0.1
+LEAST_SHARE = 1e-6
 CODE_SAMPLE = 16384
 SEED_STREAM = 2
 
@@ -31,26 +37,102 @@ SPAN_ROWS = 4096
 SCALAR_BITS = {"sq8": 8, "sq4": 4}
 
 
+def learn_rotation(
+    rows: Any, starts: NDArray[np.int64], levels: int, seed: int
+) -> Floats:
+    """Return a rotation under which product codes of rows leave less.
+
+    Parameters
+    ----------
+    rows : array_like, shape (n, dim)
+    starts : ndarray, shape (segments + 1,)
+        Where segments of rotated rows begin.
+    levels : int
+        Centroids of each segment.
+    seed : int
+        Of k-means.
+
+    Returns
+    -------
+    ndarray, shape (dim, dim)
+        Orthonormal rows.
+
+    Notes
+    -----
+    The start is the principal axes, each in its turn given to the segment with the
+    least product of variances. Then in turn: a step of k-means on every segment, and
+    the rotation that brings rows x nearest to what their codes stand for, z: ``U V^T``
+    of the singular value decomposition of ``sum z x^T``, to which a share of the
+    rotation so far is added.
+
+    References
+    ----------
+    Ge, He, Ke and Sun, "Optimized product quantization", 2013.
+
+    Examples
+    --------
+    >>> r = learn_rotation(np.eye(16), np.array([0, 8, 16]), 4, seed=0)
+    >>> bool(np.allclose(r @ r.T, np.eye(16)))
+    True
+    """
+    x = np.asarray(rows, np.float32)[: max(MOST_ROWS, levels)].astype(np.float64)
+    dim = x.shape[1]
+    axes, variances = principal_axes(x)
+    places = [list(range(a, b)) for a, b in zip(starts, starts[1:])]  # noqa: B905, RUF007 - neighbours in Python 3.10
+    products = np.zeros(len(places))
+    rotation = np.empty((dim, dim))
+    least = LEAST_SHARE * max(variances[0], 0.0)
+    for axis, variance in zip(axes, variances, strict=True):
+        open_to = [p for p in range(len(places)) if places[p]]
+        best = min(open_to, key=lambda p: (products[p], p))
+        rotation[places[best].pop(0)] = axis
+        products[best] += np.log(max(variance, 0) / least + 1) if least > 0 else 1.0
+    books: list[Any] = ["random"] * (len(starts) - 1)
+    for turn in range(ROUNDS):
+        turned = (x @ rotation.T).astype(np.float32)
+        standing = np.empty_like(turned)
+        for p in range(len(starts) - 1):
+            part = turned[:, starts[p] : starts[p + 1]]
+            piece = KMeans(
+                levels,
+                init=books[p],
+                n_iterations=1 if turn else FIRST_STEPS,
+                max_points_per_cluster=None,
+                seed=seed + p,
+            ).train(part)
+            books[p] = piece.centroids
+            cells = piece.assign(part)[0]
+            standing[:, starts[p] : starts[p + 1]] = piece.centroids[cells]
+        wanted = standing.T.astype(np.float64) @ x
+        wanted += SHARE * np.sqrt((wanted**2).sum() / dim) * rotation
+        left, strengths, right = np.linalg.svd(wanted)
+        if strengths[0] == 0:
+            break
+        rotation = left @ right
+    return np.asarray(rotation, np.float64)
+
+
 class PieceCodec:
-    """4-bit codes of what is left of vectors after their list's centroid.
+    """4-bit or 8-bit codes of what is left of vectors after their list's centroid.
 
     Parameters
     ----------
     residuals : array_like, shape (n, dim)
         A sample, to learn from.
-    kind : {"rabitq", "pq4"}
+    kind : {"rabitq", "pq4", "pq8"}
     segments : int
-        Of ``"pq4"``.
-    rotate : bool
-        Of ``"pq4"``; ``"rabitq"`` always does.
+        Of ``"pq4"`` and ``"pq8"``.
+    rotation : {None, "random", "opq"}
+        Of the same; ``"rabitq"`` always has ``"random"``.
     seed : int
 
     Notes
     -----
-    ``r = |r| z`` in a rotated basis, or as it is (pq4 unless told); every piece of z is
-    replaced by the nearest of 16 levels, which makes z^, and ``<q, r>`` is estimated by
-    ``f <q, z^>`` with ``f = |r| / <z, z^>``: exact along r, and over random rotations
-    right on average. O(16 dim) to code, O(dim / 4) look-ups to estimate.
+    ``r = |r| z`` in a rotated basis, or as it is (pq4 and pq8 unless told); every piece
+    of z is replaced by the nearest of 16 or 256 levels, which makes z^, and ``<q, r>``
+    is estimated by ``f <q, z^>`` with ``f = |r| / <z, z^>``: exact along r, and over
+    random rotations right on average. O(16 dim) or O(256 dim) to code, a look-up a
+    piece to estimate.
 
     References
     ----------
@@ -71,18 +153,19 @@ class PieceCodec:
         kind: str,
         *,
         segments: int = 0,
-        rotate: bool = False,
+        rotation: str | None = None,
         seed: int = 0,
     ) -> None:
         r = np.asarray(residuals, np.float64)
         self.dim = r.shape[1]
         self.kind = kind
-        self.rotated = rotate or kind == "rabitq"
-        if self.rotated:
-            self.rotation = RandomRotation(self.dim, seed)
+        levels = LEVELS[kind]
+        self.axes = np.eye(self.dim)
+        if kind == "rabitq" or rotation == "random":
+            self.axes = RandomRotation(self.dim, seed).apply(self.axes).T
         if kind == "rabitq":
             starts = np.append(np.arange(0, self.dim, SIGNS), self.dim)
-            signs = np.arange(LEVELS)[:, None] >> np.arange(SIGNS) & 1
+            signs = np.arange(levels)[:, None] >> np.arange(SIGNS) & 1
             book = (2.0 * signs - 1.0) / np.sqrt(self.dim)
             self.books = [book[:, : b - a] for a, b in zip(starts, starts[1:])]  # noqa: B905, RUF007 - neighbours in Python 3.10
         else:
@@ -90,11 +173,13 @@ class PieceCodec:
             widths = [short + (i < longer) for i in range(segments)]
             starts = np.concatenate([[0], np.cumsum(widths)])
             seeds = Random(seed, SEED_STREAM)
+            if rotation == "opq":
+                self.axes = learn_rotation(_unit(r), starts, levels, seed)
             z = self.rotate(_unit(r)).astype(np.float32)
             self.books = [
                 np.asarray(
                     KMeans(
-                        LEVELS,
+                        levels,
                         n_iterations=15,
                         max_points_per_cluster=None,
                         seed=int(seeds.bits(p)),
@@ -109,8 +194,8 @@ class PieceCodec:
 
     def rotate(self, rows: Any) -> Floats:
         """Return rows, (n, dim), in the basis of the codes."""
-        x = np.asarray(rows, np.float64)
-        return self.rotation.apply(x) if self.rotated else x
+        rotated: Floats = np.asarray(rows, np.float64) @ self.axes.T
+        return rotated
 
     def encode(self, residuals: Any) -> tuple[NDArray[np.int64], Floats, Floats]:
         """Return codes (n, pieces), f and ``sqrt(|z^|^2 - <z, z^>^2)`` of each row."""
@@ -136,10 +221,7 @@ class PieceCodec:
 
     def decode(self, codes: NDArray[np.int64], factors: Floats) -> Floats:
         """Return the vectors that codes stand for, shape (n, dim)."""
-        rows = self.levels(codes) * factors[:, None]
-        if self.rotated:
-            # The rotation's columns are where the axes go.
-            rows = rows @ self.rotation.apply(np.eye(self.dim)).T
+        rows: Floats = self.levels(codes) * factors[:, None] @ self.axes
         return rows
 
 
@@ -281,6 +363,7 @@ class IVFIndex(FlatIndex):
         n_lists: int | None = None,
         n_segments: int | None = None,
         rotation: str | None = None,
+        residual: bool = True,
         n_iterations: int = 10,
         max_points_per_list: int | None = 256,
         n_probe: int = 16,
@@ -291,9 +374,11 @@ class IVFIndex(FlatIndex):
         self._codec = codec
         self._bits = bits
         self._spill = spill
-        self._rotate = rotation is not None
+        self._rotation = "random" if codec == "rabitq" else rotation
+        self._residual = residual
         self._wanted_lists = n_lists
-        self._segments = (dim + 1) // 2 if n_segments is None else n_segments
+        width = 4 if codec == "pq8" else 2
+        self._segments = -(-dim // width) if n_segments is None else n_segments
         self._iterations = n_iterations
         self._limit = max_points_per_list
         self._n_probe = n_probe
@@ -343,7 +428,12 @@ class IVFIndex(FlatIndex):
     @property
     def rotation(self) -> str | None:
         """How differences are rotated before they are coded."""
-        return "random" if self._rotate or self._codec == "rabitq" else None
+        return self._rotation
+
+    @property
+    def residual(self) -> bool:
+        """Whether codes are relative to the centroids of lists."""
+        return self._residual
 
     @property
     def spill(self) -> float | None:
@@ -383,13 +473,16 @@ class IVFIndex(FlatIndex):
         if self._codec == "flat":
             return self
         part = min(len(x), CODE_SAMPLE)
+        self._mean = np.zeros(self.dim)
+        if self.metric != "ip":
+            self._mean = x.astype(np.float64).mean(axis=0)
         x = x[np.arange(part) * len(x) // part]
-        residuals = x - self._coarse.centroids[self._coarse.assign(x)[0]]
+        residuals = x - self._origins(self._coarse.assign(x)[0])
         self._pieces = PieceCodec(
             residuals.astype(np.float32),
             self._codec,
             segments=self._segments,
-            rotate=self._rotate,
+            rotation=self._rotation,
             seed=self._seed,
         )
         if self._storage in SCALAR_BITS:
@@ -413,7 +506,7 @@ class IVFIndex(FlatIndex):
         ids = self.ids
         x = self._prepared(self.get(ids)).astype(np.float64)
         cells = self._cells(self.get(ids))
-        centroids = self.centroids.astype(np.float64)[cells]
+        centroids = self._origins(cells)
         squares = ((x - centroids) ** 2).sum(axis=1)
         if longer:
             residuals, across = self._grid.approximate(x - centroids)
@@ -521,6 +614,12 @@ class IVFIndex(FlatIndex):
             zero = square < LEAST_SQUARE
             x = np.where(zero, 0.0, x / np.sqrt(np.where(zero, 1, square)))
         return x.astype(np.float32)
+
+    def _origins(self, cells: NDArray[np.int64]) -> Floats:
+        """Return what codes of vectors in these lists are relative to, (n, dim)."""
+        if self._residual:
+            return self.centroids.astype(np.float64)[cells]
+        return np.tile(self._mean, (len(cells), 1))
 
     def _cells(self, rows: Any) -> NDArray[np.int64]:
         if self._coarse is None or len(rows) == 0:
