@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import annx
@@ -91,6 +91,50 @@ def test_all_candidates_equal_reference(seed, k, metric, n_probe, codec):
     chosen = np.random.default_rng(seed).choice(60, 30, replace=False)
     kept = native.search(queries, k, filter=chosen, **how)
     assert set(kept.ids.ravel()) <= {*chosen.tolist(), -1}
+
+
+@given(
+    own.seeds,
+    st.sampled_from((1, 3, 7, 13, 127, 129)),
+    st.sampled_from(METRICS),
+    st.sampled_from(
+        (
+            {},
+            {"codec": "pq4"},
+            {"codec": "pq8"},
+            {"storage": "codes"},
+            {"storage": "sq8"},
+            {"storage": "codes", "bits": 3},
+            {"storage": "codes", "codec": "pq4", "residual": False},
+            {"spill": 1.0},
+        )
+    ),
+    st.sampled_from(("normal", "integer", "ties", "duplicates", "offset")),
+    st.sampled_from((1, 6, 300)),
+    st.integers(1, 9),
+)
+@settings(max_examples=40)
+def test_a_batch_finds_what_single_queries_find(
+    seed, dim, metric, options, kind, k, n_probe
+):
+    x = own.make_rows(seed, 280, dim, kind=kind)
+    # Many of them, some held and some the same: more than are searched for together.
+    q = np.concatenate([x[:100], own.make_rows(seed + 1, 110, dim, kind=kind)])
+    index = annx.IVFIndex.build(x, metric, n_lists=8, n_iterations=2, **options)
+    for how in ({"rerank": 0}, {"rerank": 2}, {}):
+        found = index.search(q, k, n_probe=n_probe, threads=1, **how)
+        for part in (1, 2, 7):
+            rows = slice(95, 95 + part)
+            some = index.search(q[rows], k, n_probe=n_probe, threads=1, **how)
+            assert np.array_equal(some.ids, found.ids[rows])
+            assert np.array_equal(some.distances, found.distances[rows])
+        many = index.search(q, k, n_probe=n_probe, threads=3, **how)
+        assert np.array_equal(many.ids, found.ids)
+        assert np.array_equal(many.distances, found.distances)
+        for i in range(0, 210, 9):
+            one = index.search(q[i], k, n_probe=n_probe, **how)
+            assert np.array_equal(one.ids, found.ids[i])
+            assert np.array_equal(one.distances, found.distances[i])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

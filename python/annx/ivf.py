@@ -403,9 +403,9 @@ class IVFIndex(ScannedIndex):
             Lists to look at; more than there are means all. With a filter more lists
             are looked at until k vectors are found.
         rerank : float, default 10
-            The best ``k * rerank`` estimates are candidates (about: an eighth more may
-            be). 0: the order and the distances are those of the estimates. Of no effect
-            for ``codec="flat"``, as is `epsilon`.
+            The best ``k * rerank`` estimates are candidates. 0: the order and the
+            distances are those of the estimates. Of no effect for ``codec="flat"``, as
+            is `epsilon`.
         epsilon : float, default 1.9
             Candidates that are not near even if their estimate is too large by this
             many times its expected error are not measured. Larger: measure more.

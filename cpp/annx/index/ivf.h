@@ -176,6 +176,16 @@ class IvfIndex {
                      Monitor* monitor) const;
   void score_lists(const Trained& to, Scratch& scratch, RowsView rows, DType dtype,
                    std::size_t first, std::size_t count) const;
+  void choose_lists(Scratch& scratch, std::size_t row, std::size_t probes) const;
+  std::size_t rows_wanted(const Search& plan) const;
+  void scan_run(Scratch& scratch, std::size_t list, std::size_t p, std::size_t at,
+                std::size_t run, const storage::SlotSet* filter) const;
+  void scan_list(Scratch& scratch, std::size_t p, const storage::SlotSet* filter) const;
+  void finish(Scratch& scratch, const std::byte* query, const float* vector,
+              const Search& how, std::int64_t* ids, float* distances) const;
+  void search_codes_together(Scratch& lead, RowsView queries, std::size_t first,
+                             std::size_t count, const Search& how, std::size_t room,
+                             std::int64_t* ids, float* distances) const;
   void search_one(Scratch& scratch, const std::byte* query, const float* vector,
                   const Search& how, const storage::SlotSet* filter, std::int64_t* ids,
                   float* distances) const;

@@ -37,14 +37,23 @@ struct IvfIndex::Scratch {
   std::vector<std::uint32_t> measured;
   std::vector<float> screened;
   std::size_t size = 0;
-  std::size_t row = 0;  // which of the queries
+  std::size_t wanted = 0;
+  std::size_t full = 0;
+  float limit = 0;              // what estimates must not exceed
+  std::size_t row = 0;          // which of the queries
+  std::vector<Scratch> others;  // of the queries of a batch
   std::vector<std::uint32_t> seen;
 
   // Sets probes to those of `lists` lists with the `wanted` least keys for query `row`,
   // nearest first.
   void choose(std::size_t row, std::size_t lists, std::size_t wanted, bool products);
-  // Keeps about `wanted` of the least estimates; returns the greatest of them.
-  float shrink(std::size_t wanted);
+  // Makes ready to scan codes.
+  void start(const codec::PieceCodec& codec, const float* vector,
+             std::size_t wanted_now, std::size_t codes);
+  // Keeps the `wanted` least estimates, or up to an eighth more unless `exactly`;
+  // returns the greatest of them.
+  float shrink(std::size_t wanted, bool exactly);
+  void drop_ties(std::size_t wanted, float limit);
   // For two copies a row.
   void drop_doubles(const storage::CodeLists& lists);
 };

@@ -4,8 +4,10 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <span>
 
 #include "annx/base/error.h"
+#include "annx/base/groups.h"
 #include "annx/base/prefetch.h"
 #include "annx/index/ivf_scratch.h"
 #include "annx/kernels/dispatch.h"
@@ -21,6 +23,8 @@ using storage::CodeLists;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Blocks that one call scans.
 constexpr std::size_t kRunBlocks = 64;
+// Queries of a batch that are searched for together.
+constexpr std::size_t kTogether = 96;
 // A filter of no more than this many, and the candidates, is searched exactly.
 constexpr std::size_t kFewAllowed = 1000;
 
@@ -69,10 +73,12 @@ void IvfIndex::Scratch::choose(std::size_t row, std::size_t lists, std::size_t w
   }
 }
 
-float IvfIndex::Scratch::shrink(std::size_t wanted) {
+// What is left depends on what was there, not on its order: of candidates with the same
+// estimate those of the least places stay.
+float IvfIndex::Scratch::shrink(std::size_t wanted, bool exactly) {
   if (size <= wanted) return kInfinity;
-  const std::size_t most = wanted + wanted / 8;
-  const float limit = search::least_limit(keys.data(), size, wanted, wanted / 8);
+  const std::size_t slack = exactly ? 0 : wanted / 8;
+  const float limit = search::least_limit(keys.data(), size, wanted, slack);
   std::size_t kept = 0;
   for (std::size_t i = 0; i < size; ++i) {
     keys[kept] = keys[i];
@@ -80,13 +86,44 @@ float IvfIndex::Scratch::shrink(std::size_t wanted) {
     origins[kept] = origins[i];
     kept += keys[i] <= limit ? 1u : 0u;
   }
-  size = std::min(kept, most);
+  size = kept;
+  if (size > wanted + slack) drop_ties(wanted + slack, limit);
   return limit;
+}
+
+void IvfIndex::Scratch::drop_ties(std::size_t wanted, float limit) {
+  std::vector<std::uint32_t> tied;
+  for (std::size_t i = 0; i < size; ++i) {
+    if (keys[i] == limit) tied.push_back(places[i]);
+  }
+  const std::size_t excess = std::min(size - wanted, tied.size());
+  const auto last = tied.end() - static_cast<std::ptrdiff_t>(excess);
+  std::nth_element(tied.begin(), last, tied.end());
+  const std::uint32_t end = *last;
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < size; ++i) {
+    keys[kept] = keys[i];
+    places[kept] = places[i];
+    origins[kept] = origins[i];
+    kept += keys[i] < limit || places[i] < end ? 1u : 0u;
+  }
+  size = kept;
 }
 
 search::RowSet IvfIndex::row_set() const {
   return search::stored_rows(options_.metric, options_.storage, options_.dim,
                              rows_.data(), norms_.data(), ids_);
+}
+
+// The lists that query `row` of those that were scored looks at.
+void IvfIndex::choose_lists(Scratch& scratch, std::size_t row,
+                            std::size_t probes) const {
+  scratch.choose(row, trained_->lists.lists(), probes, trained_->products);
+  scratch.row = row;
+  if (options_.residual) return;
+  // Codes are of x - m, so that every list starts from |q - m|^2.
+  const float base = trained_->products ? 0.0f : scratch.squares[row];
+  std::fill(scratch.probe_keys.begin(), scratch.probe_keys.end(), base);
 }
 
 void IvfIndex::search(RowsView queries, const Search& how,
@@ -119,6 +156,23 @@ void IvfIndex::search(RowsView queries, const Search& how,
     search_flat_batch(queries, plan, how.k, threads, monitor, ids, distances);
     return;
   }
+  if (!flat() && filter == nullptr && queries.rows > 1 && trained_->copies == 1) {
+    const std::size_t workers = resolve_threads(threads);
+    const std::size_t together = std::clamp((queries.rows + workers - 1) / workers,
+                                            kernels::kScorePoints, kTogether);
+    parallel_for(
+        queries.rows, workers, together,
+        [&](std::size_t begin, std::size_t end, std::size_t) {
+          const ScratchPool<Scratch>::Lease lease(scratch_);
+          for (std::size_t at = begin; at < end; at += together) {
+            search_codes_together(*lease, queries, at, std::min(together, end - at),
+                                  plan, how.k, ids + at * how.k,
+                                  distances + at * how.k);
+          }
+        },
+        monitor);
+    return;
+  }
   // With a filter lists are visited until k rows were found.
   const std::size_t probes = filter != nullptr ? lists : plan.n_probe;
   parallel_for(
@@ -131,13 +185,7 @@ void IvfIndex::search(RowsView queries, const Search& how,
           score_lists(*trained_, scratch, queries, search::query_dtype(options_.dtype),
                       at, part);
           for (std::size_t i = 0; i < part; ++i) {
-            scratch.choose(i, lists, probes, trained_->products);
-            scratch.row = i;
-            if (!options_.residual) {
-              // Codes are of x - m, so that every list starts from |q - m|^2.
-              const float base = trained_->products ? 0.0f : scratch.squares[i];
-              std::fill(scratch.probe_keys.begin(), scratch.probe_keys.end(), base);
-            }
+            choose_lists(scratch, i, probes);
             std::int64_t* to_ids = ids + (at + i) * how.k;
             float* to_distances = distances + (at + i) * how.k;
             if (flat()) {
@@ -207,71 +255,110 @@ void IvfIndex::score_lists(const Trained& to, Scratch& scratch, RowsView rows,
   }
 }
 
+// How many candidates a search for plan.k keeps; with two copies of a row both may be
+// among them.
+std::size_t IvfIndex::rows_wanted(const Search& plan) const {
+  const double asked = std::max(plan.rerank, 1.0) * static_cast<double>(plan.k);
+  const std::size_t count = ids_.slots();
+  return asked < static_cast<double>(count) ? static_cast<std::size_t>(asked) : count;
+}
+
+void IvfIndex::Scratch::start(const codec::PieceCodec& codec, const float* vector,
+                              std::size_t wanted_now, std::size_t codes) {
+  query.set(codec, vector);
+  wanted = wanted_now;
+  // Estimates are sorted out when so many have gathered.
+  full = std::min(codes, 4 * wanted + 256);
+  const std::size_t room = full + (kRunBlocks + 1) * CodeLists::kBlock + 1;
+  if (keys.size() < room) {
+    keys.resize(room);
+    places.resize(room);
+    origins.resize(room);
+  }
+  size = 0;
+  limit = kInfinity;
+}
+
+// The codes in `run` blocks from the `at`-th of a list on, which lie one after the
+// other; the list is the p-th of the scratch's probes.
+void IvfIndex::scan_run(Scratch& scratch, std::size_t list, std::size_t p,
+                        std::size_t at, std::size_t run,
+                        const storage::SlotSet* filter) const {
+  constexpr std::uint32_t kBlock = CodeLists::kBlock;
+  const CodeLists& lists = trained_->lists;
+  const std::uint32_t block = lists.blocks(list)[at];
+  const std::size_t codes =
+      std::min<std::size_t>(run * kBlock, lists.size(list) - at * kBlock);
+  const float base = scratch.probe_keys[p];
+  // What rounding may add to an estimate at the limit: that one must stay.
+  const float margin = 0x1.0p-21f * (std::abs(base) + std::abs(scratch.limit));
+  std::size_t found = trained_->codec->scan(
+      scratch.query, lists.block(block), codes, base,
+      scratch.limit < kInfinity ? scratch.limit + margin : kInfinity, block * kBlock,
+      scratch.keys.data() + scratch.size, scratch.places.data() + scratch.size);
+  if (filter != nullptr) {
+    const std::size_t count = ids_.slots();
+    std::size_t kept = scratch.size;
+    for (std::size_t i = scratch.size; i < scratch.size + found; ++i) {
+      const std::uint32_t slot = slot_at(scratch.places[i]);
+      scratch.keys[kept] = scratch.keys[i];
+      scratch.places[kept] = scratch.places[i];
+      kept += slot < count && filter->test(slot) ? 1u : 0u;
+    }
+    found = kept - scratch.size;
+  }
+  std::fill_n(scratch.origins.data() + scratch.size, found,
+              static_cast<std::uint32_t>(p));
+  scratch.size += found;
+  if (scratch.size >= scratch.full ||
+      (scratch.limit == kInfinity && scratch.size >= 2 * scratch.wanted)) {
+    scratch.limit = std::min(scratch.limit, scratch.shrink(scratch.wanted, false));
+  }
+}
+
+void IvfIndex::scan_list(Scratch& scratch, std::size_t p,
+                         const storage::SlotSet* filter) const {
+  const CodeLists& lists = trained_->lists;
+  const std::size_t list = scratch.probes[p];
+  const std::size_t blocks = lists.blocks(list).size();
+  for (std::size_t b = 0; b < blocks;) {
+    // Until there is a limit every code passes, which costs more than its scan.
+    const std::size_t most =
+        scratch.limit < kInfinity
+            ? kRunBlocks
+            : std::min(kRunBlocks, 2 * scratch.wanted / CodeLists::kBlock + 1);
+    const std::size_t run = lists.run(list, b, most);
+    scan_run(scratch, list, p, b, run, filter);
+    b += run;
+  }
+}
+
 void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float* vector,
                           const Search& how, const storage::SlotSet* filter,
                           std::int64_t* ids, float* distances) const {
-  constexpr std::uint32_t kBlock = CodeLists::kBlock;
   const CodeLists& lists = trained_->lists;
-  const std::size_t count = ids_.slots();
-  const double asked = std::max(how.rerank, 1.0) * static_cast<double>(how.k);
-  const std::size_t rows_wanted =
-      asked < static_cast<double>(count) ? static_cast<std::size_t>(asked) : count;
   const std::uint32_t copies = trained_->copies;
-  // Both codes of a row may be among them.
-  const std::size_t wanted = rows_wanted * copies;
-  // Estimates are sorted out when so many have gathered.
-  const std::size_t full = std::min(count * copies, 4 * wanted + 256);
-  const std::size_t first_blocks = std::min(kRunBlocks, 2 * wanted / kBlock + 1);
-  scratch.query.set(*trained_->codec, vector);
-  const std::size_t room = full + (kRunBlocks + 1) * kBlock + 1;
-  if (scratch.keys.size() < room) {
-    scratch.keys.resize(room);
-    scratch.places.resize(room);
-    scratch.origins.resize(room);
-  }
-  scratch.size = 0;
-  float limit = kInfinity;
+  scratch.start(*trained_->codec, vector, rows_wanted(how) * copies,
+                ids_.slots() * copies);
   for (std::size_t p = 0; p < scratch.probes.size(); ++p) {
     if (p >= how.n_probe && scratch.size >= copies * how.k) break;
-    const std::size_t list = scratch.probes[p];
-    const std::vector<std::uint32_t>& blocks = lists.blocks(list);
-    const std::size_t size = lists.size(list);
     if (p + 1 < scratch.probes.size()) {
       const auto& next = lists.blocks(scratch.probes[p + 1]);
       if (!next.empty()) prefetch_run(lists.block(next[0]), lists.stride());
     }
-    const float base = scratch.probe_keys[p];
-    for (std::size_t b = 0; b < blocks.size();) {
-      // Until there is a limit every code passes, which costs more than its scan.
-      const std::size_t most = limit == kInfinity ? first_blocks : kRunBlocks;
-      const std::size_t run = lists.run(list, b, most);
-      const std::size_t codes = std::min<std::size_t>(run * kBlock, size - b * kBlock);
-      std::size_t found = trained_->codec->scan(
-          scratch.query, lists.block(blocks[b]), codes, base, limit, blocks[b] * kBlock,
-          scratch.keys.data() + scratch.size, scratch.places.data() + scratch.size);
-      if (filter != nullptr) {
-        std::size_t kept = scratch.size;
-        for (std::size_t i = scratch.size; i < scratch.size + found; ++i) {
-          const std::uint32_t slot = slot_at(scratch.places[i]);
-          scratch.keys[kept] = scratch.keys[i];
-          scratch.places[kept] = scratch.places[i];
-          kept += slot < count && filter->test(slot) ? 1u : 0u;
-        }
-        found = kept - scratch.size;
-      }
-      std::fill_n(scratch.origins.data() + scratch.size, found,
-                  static_cast<std::uint32_t>(p));
-      scratch.size += found;
-      b += run;
-      if (scratch.size >= full || (limit == kInfinity && scratch.size >= 2 * wanted)) {
-        limit = std::min(limit, std::nextafter(scratch.shrink(wanted), kInfinity));
-      }
-    }
+    scan_list(scratch, p, filter);
   }
-  scratch.shrink(wanted);
-  if (copies == 2) {
-    scratch.drop_doubles(lists);
-    scratch.shrink(rows_wanted);
+  finish(scratch, query, vector, how, ids, distances);
+}
+
+// From candidates to results.
+void IvfIndex::finish(Scratch& scratch, const std::byte* query, const float* vector,
+                      const Search& how, std::int64_t* ids, float* distances) const {
+  const std::size_t count = ids_.slots();
+  scratch.shrink(scratch.wanted, true);
+  if (trained_->copies == 2) {
+    scratch.drop_doubles(trained_->lists);
+    scratch.shrink(rows_wanted(how), true);
   }
   if (how.rerank == 0) {
     search::TopK<float> near(how.k);
@@ -290,6 +377,62 @@ void IvfIndex::search_one(Scratch& scratch, const std::byte* query, const float*
     measure<std::int32_t>(scratch, query, vector, how, ids, distances);
   } else {
     measure<float>(scratch, query, vector, how, ids, distances);
+  }
+}
+
+// Queries that are searched for together: every list is read once for all of them that
+// look at it. Each looks first at its nearest lists, by itself, until it has a limit.
+// Finds what search_one() does: the candidates do not depend on the order of lists.
+void IvfIndex::search_codes_together(Scratch& lead, RowsView queries, std::size_t first,
+                                     std::size_t count, const Search& how,
+                                     std::size_t room, std::int64_t* ids,
+                                     float* distances) const {
+  const CodeLists& lists = trained_->lists;
+  const std::size_t dim = options_.dim;
+  if (lead.others.size() < count) lead.others.resize(count);
+  std::vector<float> vectors(count * dim);
+  std::vector<std::uint32_t> later;    // lists that are still to be looked at
+  std::vector<std::uint32_t> askers;   // the query of each
+  std::vector<std::uint32_t> numbers;  // and which of its probes it is
+  for (std::size_t at = 0; at < count; at += kernels::kScorePoints) {
+    const std::size_t part = std::min(kernels::kScorePoints, count - at);
+    score_lists(*trained_, lead, queries, search::query_dtype(options_.dtype),
+                first + at, part);
+    std::copy_n(lead.vectors.data(), part * dim, vectors.data() + at * dim);
+    for (std::size_t i = 0; i < part; ++i) {
+      choose_lists(lead, i, how.n_probe);
+      Scratch& one = lead.others[at + i];
+      one.probes.swap(lead.probes);
+      one.probe_keys.swap(lead.probe_keys);
+      one.start(*trained_->codec, vectors.data() + (at + i) * dim, rows_wanted(how),
+                ids_.slots());
+      std::size_t p = 0;
+      while (p < one.probes.size() && one.limit == kInfinity) {
+        scan_list(one, p++, nullptr);
+      }
+      for (; p < one.probes.size(); ++p) {
+        later.push_back(one.probes[p]);
+        askers.push_back(static_cast<std::uint32_t>(at + i));
+        numbers.push_back(static_cast<std::uint32_t>(p));
+      }
+    }
+  }
+  const Groups visits(later, lists.lists());
+  for (std::size_t l = 0; l < lists.lists(); ++l) {
+    const std::span<const std::uint32_t> here(visits.items.data() + visits.begins[l],
+                                              visits.begins[l + 1] - visits.begins[l]);
+    const std::size_t blocks = here.empty() ? 0 : lists.blocks(l).size();
+    for (std::size_t b = 0; b < blocks;) {
+      const std::size_t run = lists.run(l, b, kRunBlocks);
+      for (const std::uint32_t visit : here) {
+        scan_run(lead.others[askers[visit]], l, numbers[visit], b, run, nullptr);
+      }
+      b += run;
+    }
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    finish(lead.others[i], queries.row(first + i), vectors.data() + i * dim, how,
+           ids + i * room, distances + i * room);
   }
 }
 
