@@ -85,8 +85,15 @@ def test_walk_equals_the_reference_one(case, kind, seed, ef):
     )
     k = 1 + seed % 12
     width = max(ef, k)
+    growth = index.stats()["growth"]
+    assert (growth > 0) == (metric != "ip")
+    rule = {}
+    if growth > 0:
+        rule = {"k": k, "factor": np.float32((width / k) ** (1 / growth))}
+        width *= 2
     keep = min(width, k + max(k, 8))
-    expected = coded_beam_search(links, keys, estimate, starts, width, keep)[:k]
+    expected = coded_beam_search(links, keys, estimate, starts, width, keep, **rule)
+    expected = expected[:k]
     found = index.search(stored, k, ef=ef)
     assert found.distances[0, : len(expected)].tolist() == [key for key, _ in expected]
     assert found.ids[0, : len(expected)].tolist() == [slot for _, slot in expected]

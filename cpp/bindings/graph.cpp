@@ -211,6 +211,7 @@ void bind_graph(py::module_& m) {
         result["centred"] = stats.centred;
         result["code_parts"] = stats.code_parts;
         result["code_error"] = stats.code_error;
+        result["growth"] = stats.growth;
         return result;
       });
   bind_single<SingleGraph>(graph);

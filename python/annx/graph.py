@@ -95,8 +95,15 @@ class GraphIndex(Index):
     seed give the same graph on any number of threads. Every vector can be reached from
     the first one, whatever the data. Cost: about O(n log n) distances.
 
-    *Searching.* A best-first walk with a beam of ``ef``; then the best are settled by
-    the distances of the vectors kept, so what is returned is exact for those.
+    *Searching.* A best-first walk, which ends when all that it still knows of lies
+    beyond so many times the distance of its k-th best vector; then the best are settled
+    by the distances of the vectors kept, so what is returned is exact for those. How
+    many times follows from ``ef``, ``k`` and from how quickly the number of neighbours
+    grows with the distance (``growth`` in `stats`, measured by `add`), such that a
+    query like the vectors walks through about ``ef`` of them. One with near answers
+    walks through fewer, one that lies far from all through up to twice as many. Below
+    1,024 vectors, with ``"ip"`` and with a filter the walk keeps the best ``ef`` and
+    ends when it has been through all of them.
 
     *Codes.* A walk over plain storage reads the vector of every neighbour that it
     meets. With codes it reads one block a hop, which holds the neighbours' slots and 4
@@ -130,6 +137,8 @@ class GraphIndex(Index):
     ----------
     Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using
     Hierarchical Navigable Small World graphs", 2018 (beam search, pruning rule).
+    Al-Jazzazi, Diwan, Gou, Musco, Musco and Suel, "Distance adaptive beam search for
+    provably accurate graph-based nearest neighbor search", 2025 (where a walk ends).
     Manohar, Shen, Blelloch, Dhulipala, Gu, Simhadri and Sun, "ParlayANN", 2023
     (building by batches). Subramanya and others, "DiskANN", 2019 (the relaxation).
     Morozov and Babenko, "Non-metric similarity graphs for maximum inner product
@@ -314,8 +323,8 @@ class GraphIndex(Index):
         k : int, default 10
             At least 1; may exceed the number of vectors.
         ef : int, optional
-            Width of the beam: more finds more, in proportion slower. At least `k` is
-            used. The default is ``max(64, 2 * k)``.
+            About how many vectors a query walks through: more finds more, in proportion
+            slower. At least `k` is used. The default is ``max(64, 2 * k)``.
         filter : IdSet or array_like of int, optional
             Search only among these ids. If they are few they are scanned, which is
             exact; otherwise the beam is widened in proportion to their scarcity.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import annx
@@ -89,6 +89,28 @@ def test_graph_of_known_neighbours_equals_the_reference(
     for id in range(n):
         assert native.neighbours(id).tolist() == twin.neighbours(id).tolist()
     assert native.stats()["reachable"] == n
+
+
+@settings(max_examples=2)
+@given(seeds, st.sampled_from([2, 5, 13]), st.sampled_from(["l2", "l1"]))
+def test_walk_that_ends_early_equals_the_reference(seed, dim, metric):
+    # Enough rows that the index measures how its neighbours grow.
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(-90, 90, (1100, dim))
+    options = {"degree": 8, "ef_construction": 16, "seed": seed, "metric": metric}
+    if metric == "l2":
+        options["neighbours"] = reference.exact_search(rows, rows, 13)[0]
+    native = annx.GraphIndex.build(rows, storage="plain", **options)
+    twin = reference.GraphIndex.build(rows, **options)
+    growth = native.stats()["growth"]
+    assert growth == pytest.approx(twin.growth, rel=1e-5)
+    assert 0.3 * dim < growth * (1 if metric == "l1" else 2) < 2 * dim
+    questions = rng.integers(-90, 90, (20, dim))
+    for k, ef in ((1, 1), (1, 20), (5, 40), (10, 10), (10, 60)):
+        ids, distances = native.search(questions, k=k, ef=ef)
+        twin_ids, twin_distances = twin.search(questions, k=k, ef=ef)
+        np.testing.assert_array_equal(distances, twin_distances)
+        np.testing.assert_array_equal(ids, twin_ids)
 
 
 @given(

@@ -413,7 +413,7 @@ void LinkCodec::Query::set(const LinkCodec& codec, const float* vector, float ga
       const float scaled = centred_[i] * inverse;
       // Rounds half away from zero, by truncation.
       bytes_[i] = static_cast<std::byte>(
-          static_cast<std::int8_t>(scaled + (scaled < 0 ? -0.5f : 0.5f)));
+          static_cast<std::int8_t>(scaled + std::copysign(0.5f, scaled)));
     }
     products_.resize(axes);
     table.byte_rows[kernels::kOpDot][0](bytes_.data(), codec.narrow_axes_.data(),

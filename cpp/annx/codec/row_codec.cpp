@@ -521,6 +521,15 @@ const float* RowCodec::Query::vector(float& gain) {
   return row_.data();
 }
 
+float RowCodec::Query::zero_key() const {
+  const RowCodec& codec = *codec_;
+  if (codec.metric_ == Metric::kInnerProduct) {
+    return -std::numeric_limits<float>::infinity();
+  }
+  if (op_ != kernels::kOpDot) return 0;
+  return codec.is_byte() ? -query_norm_ : -1.0f;
+}
+
 float RowCodec::Query::key_error(float key) const {
   constexpr float kSingle = 1e-6f;
   // Half of what rounding to bfloat16 can change an element by, which is 2^-9 of it:

@@ -111,6 +111,10 @@ class RowCodec {
     // |q - y|^2 (for ip: -<q, y>) grows by one. Not for l1. Only after `set`.
     const float* vector(float& gain);
 
+    // The key of a row that equals the query, from which keys grow; -inf for inner
+    // products, where none is least.
+    float zero_key() const;
+
     // How far rounding of the rows can put a key off, for rows with keys near this one:
     // not the worst case, but several standard deviations. Infinite where there is no
     // saying. Only after `set`.

@@ -76,7 +76,7 @@ void Builder::choose(std::uint32_t node, const std::vector<std::uint32_t>& entri
                      Worker& worker) {
   worker.query.set_item(rows_, node);
   search::beam_search(graph_, first_, worker.query, entries, options_.ef_construction,
-                      worker.beam);
+                      {}, worker.beam);
   const search::CandidateList& beam = worker.beam.beam;
   std::vector<Neighbour>& candidates = worker.candidates;
   candidates.clear();

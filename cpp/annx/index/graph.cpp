@@ -2,14 +2,11 @@
 #include "annx/index/graph.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
 #include <limits>
 #include <numeric>
 
 #include "annx/base/error.h"
 #include "annx/graph/link_coder.h"
-#include "annx/kernels/dispatch.h"
 #include "annx/storage/check.h"
 
 namespace annx::index {
@@ -23,15 +20,10 @@ constexpr std::size_t kLayoutSample = 64;
 constexpr std::size_t kCodedDim = 16;
 constexpr std::size_t kCodedRows = 2048;
 constexpr std::size_t kRoots = 255;  // and slot 0
-constexpr std::int64_t kRootsId = -1;
 constexpr std::size_t kLearnAgain = 4;
 constexpr std::size_t kLearntEnough = 100000;
-constexpr std::size_t kQueriesPerRange = 16;
 // From so many first rows on they are linked at once.
 constexpr std::size_t kAtOnce = 8192;
-// What an entry of a beam costs, in rows of a scan.
-constexpr double kRowsPerBeamEntry = 16;
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // Shows a monitor one count over several parallel_for calls.
 class PartMonitor final : public Monitor {
@@ -216,6 +208,7 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
     done += batch;
   }
   if (rows.rows != 0) {
+    update_growth();
     if (monitor != nullptr) {
       IdleMonitor idle(*monitor, rows.rows);
       update_codes(threads, &idle);
@@ -423,107 +416,6 @@ std::vector<std::uint32_t> GraphIndex::nearest_pairs() const {
   return pairs;
 }
 
-void GraphIndex::search(RowsView queries, std::size_t k, std::size_t width,
-                        const storage::SlotSet* filter, std::size_t threads,
-                        std::int64_t* ids, float* distances, Monitor* monitor) const {
-  const bool bytes = options_.dtype == DType::kInt8 || options_.dtype == DType::kUInt8;
-  storage::check_rows(options_.metric, bytes ? options_.dtype : DType::kFloat32,
-                      queries, options_.dim, "queries");
-  parallel_for(
-      queries.rows, threads, kQueriesPerRange,
-      [&](std::size_t begin, std::size_t end, std::size_t) {
-        const ScratchPool<Scratch>::Lease scratch(scratch_);
-        const auto lock = lock_.read();
-        for (std::size_t i = begin; i < end; ++i) {
-          search_one(queries.row(i), k, width, filter, *scratch, ids + i * k,
-                     distances + i * k);
-        }
-      },
-      monitor);
-}
-
-void GraphIndex::search_one(const std::byte* query, std::size_t k, std::size_t width,
-                            const storage::SlotSet* filter, Scratch& scratch,
-                            std::int64_t* ids, float* distances) const {
-  const std::size_t count = ids_.slots();
-  width = std::max(width, k);
-  scratch.query.set(rows_, query);
-  auto& shortlist = scratch.shortlist;
-  shortlist.clear();
-  const auto consider = [&](std::uint32_t slot, double distance) {
-    // Damaged rows may hold NaN, which has no order.
-    shortlist.emplace_back(std::isnan(distance) ? kInfinity : distance,
-                           ids_.id_of(slot));
-  };
-  bool walk = true;
-  if (filter != nullptr) {
-    // A beam that holds `width` allowed rows is wider by their scarcity. Scanning the
-    // allowed rows is exact, so it is taken whenever it costs no more.
-    const auto allowed = static_cast<double>(filter->count());
-    const double wider = static_cast<double>(width) * static_cast<double>(count) /
-                         std::max(allowed, 1.0);
-    walk = allowed > wider * kRowsPerBeamEntry;
-    if (walk) {
-      width = static_cast<std::size_t>(wider);
-    } else {
-      for (const std::uint32_t slot : filter->slots()) {
-        consider(slot, scratch.query.exact(slot));
-      }
-    }
-  }
-  if (walk) {
-    // Rounded keys can swap near neighbours, so some more than k may be settled
-    // exactly.
-    const std::size_t settle = k + std::max<std::size_t>(k, 8);
-    width = std::min(width, count);
-    if (codec_ != nullptr) {
-      float gain;
-      const float* vector = scratch.query.vector(gain);
-      scratch.link_query.set(*codec_, vector, gain);
-      search::coded_beam_search(
-          links_, coded_, count, scratch.query, scratch.link_query.view(), roots_,
-          width, filter != nullptr ? width : std::min(width, settle), scratch.beam);
-    } else {
-      search::beam_search(links_, count, scratch.query, entries_, width, scratch.beam);
-    }
-    const search::CandidateList& beam =
-        codec_ != nullptr ? scratch.beam.found : scratch.beam.beam;
-    const bool settled = scratch.query.keys_are_exact();
-    std::size_t end = beam.size();
-    if (filter == nullptr) {
-      if (end > k) {
-        const float last = beam.key(k - 1);
-        const float limit = last + 2 * scratch.query.key_error(last);
-        end = k;
-        while (end < std::min(settle, beam.size()) && !(beam.key(end) > limit)) ++end;
-      }
-      for (std::size_t i = 0; i < end && !settled; ++i) {
-        scratch.query.prefetch_exact(beam.slot(i));
-      }
-    }
-    for (std::size_t i = 0; i < end && shortlist.size() < settle; ++i) {
-      const std::uint32_t slot = beam.slot(i);
-      if (filter != nullptr && (slot >= filter->capacity() || !filter->test(slot))) {
-        continue;
-      }
-      consider(slot,
-               settled ? static_cast<double>(beam.key(i)) : scratch.query.exact(slot));
-    }
-  }
-  const std::size_t found = std::min(k, shortlist.size());
-  std::partial_sort(shortlist.begin(),
-                    shortlist.begin() + static_cast<std::ptrdiff_t>(found),
-                    shortlist.end());
-  for (std::size_t i = 0; i < found; ++i) {
-    ids[i] = shortlist[i].second;
-    distances[i] = static_cast<float>(shortlist[i].first);
-  }
-  for (std::size_t i = found; i < k; ++i) {
-    ids[i] = -1;
-    distances[i] = std::numeric_limits<float>::infinity();
-  }
-}
-
 void GraphIndex::get(const std::int64_t* ids, std::size_t count, std::byte* out) const {
   const auto lock = lock_.read();
   const std::size_t bytes = row_bytes(options_.dtype, options_.dim);
@@ -539,67 +431,6 @@ std::vector<std::int64_t> GraphIndex::neighbours(std::int64_t id) const {
   for (std::size_t i = 0; i < links_.degree(); ++i) {
     const std::uint32_t slot = block[i] & storage::kSlotMask;
     if (slot < ids_.slots()) result.push_back(ids_.id_of(slot));
-  }
-  return result;
-}
-
-GraphIndex::LinkCodes GraphIndex::link_codes(std::int64_t id) const {
-  const auto lock = lock_.read();
-  LinkCodes result;
-  if (codec_ == nullptr) return result;
-  const storage::CodedLinks& links = id == kRootsId ? roots_ : coded_;
-  const std::uint32_t slot = id == kRootsId ? 0 : ids_.slot_of(id);
-  const auto widen = kernels::active().widen[static_cast<std::size_t>(DType::kFloat16)];
-  for (const std::byte* group = links.record(slot); group != nullptr;
-       group = links.next(group)) {
-    for (std::size_t lane = 0; lane < kernels::kLinkGroup; ++lane) {
-      const std::uint32_t other =
-          storage::CodedLinks::words(group)[lane] & storage::kSlotMask;
-      if (other >= ids_.slots()) continue;
-      result.ids.push_back(ids_.id_of(other));
-      float value;
-      widen(storage::CodedLinks::offsets(group) + 2 * lane, 1, &value);
-      result.offsets.push_back(value * codec_->offset_unit());
-      widen(storage::CodedLinks::scales(group) + 2 * lane, 1, &value);
-      result.scales.push_back(value * codec_->scale_unit());
-      const std::uint8_t* codes = storage::CodedLinks::codes(group);
-      for (std::size_t p = 0; p < coded_.parts(); ++p) {
-        const unsigned two = codes[kernels::link_code_at(p, lane)];
-        result.codes.push_back(
-            static_cast<std::uint8_t>(two >> kernels::link_code_shift(p) & 15u));
-      }
-    }
-  }
-  return result;
-}
-
-std::vector<float> GraphIndex::estimate_links(const std::byte* query, std::int64_t id,
-                                              float& key) const {
-  const auto lock = lock_.read();
-  std::vector<float> result;
-  if (codec_ == nullptr) return result;
-  const storage::CodedLinks& links = id == kRootsId ? roots_ : coded_;
-  const std::uint32_t slot = id == kRootsId ? 0 : ids_.slot_of(id);
-  codec::RowCodec::Query row_query;
-  codec::LinkCodec::Query link_query;
-  row_query.set(rows_, query);
-  float gain;
-  const float* vector = row_query.vector(gain);
-  link_query.set(*codec_, vector, gain);
-  key = 0;
-  if (id != kRootsId) row_query.score(&slot, 1, &key);
-  for (const std::byte* group = links.record(slot); group != nullptr;
-       group = links.next(group)) {
-    std::array<float, kernels::kLinkGroup> keys;
-    kernels::active().link_scan(link_query.view(), storage::CodedLinks::codes(group),
-                                storage::CodedLinks::offsets(group),
-                                storage::CodedLinks::scales(group), key, 0.0f,
-                                {nullptr, nullptr, 0}, keys.data());
-    for (std::size_t lane = 0; lane < keys.size(); ++lane) {
-      const std::uint32_t other =
-          storage::CodedLinks::words(group)[lane] & storage::kSlotMask;
-      if (other < ids_.slots()) result.push_back(keys[lane]);
-    }
   }
   return result;
 }
@@ -620,6 +451,7 @@ GraphStats GraphIndex::stats(bool walk) const {
   stats.split_rows = rows_.layout() == codec::RowCodec::Layout::kSplit;
   stats.narrow_rows = rows_.layout() == codec::RowCodec::Layout::kHalf;
   stats.centred = rows_.centred();
+  stats.growth = growth_;
   if (count == 0 || !walk) return stats;
   std::vector<char> met(count);
   std::vector<std::uint32_t> queue = {0};
@@ -669,6 +501,8 @@ void GraphIndex::save_to(storage::FileWriter& file) const {
   file.number("graph.seed", options_.build.seed);
   file.number("graph.refined_at", refined_at_);
   file.number("graph.next_id", static_cast<std::uint64_t>(ids_.next_id()));
+  file.real("graph.growth", growth_);
+  file.number("graph.growth_at", growth_at_);
   file.number("graph.entries", entries_.size());
   file.add("graph.entry_slots", std::as_bytes(std::span(entries_)));
   file.add("graph.links", links_.words().bytes().first(count * links_.block_bytes()));
@@ -718,6 +552,11 @@ std::unique_ptr<GraphIndex> GraphIndex::load_from(const storage::FileReader& fil
     index->roots_ = storage::CodedLinks::load_from(file, "graph.roots", 1, parts);
     index->roots_at_ =
         static_cast<std::size_t>(file.number("graph.roots_at", 0, storage::kMaxSlots));
+  }
+  if (file.has("graph.growth")) {
+    index->growth_ = file.real("graph.growth", 0.0, kMostGrowth);
+    index->growth_at_ =
+        static_cast<std::size_t>(file.number("graph.growth_at", 0, storage::kMaxSlots));
   }
   if (file.has("graph.learned_at")) {
     index->learned_at_ = static_cast<std::size_t>(

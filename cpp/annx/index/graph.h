@@ -49,6 +49,7 @@ struct GraphStats {
   std::size_t ids_bytes = 0;
   std::size_t codes_bytes = 0;  // what link codes add, the codec included
   std::size_t code_parts = 0;   // 0 without codes
+  double growth = 0;            // see GraphIndex::update_growth; 0: not known
   double code_error = 0;        // what training expects, see LinkCodec::Options::error
   bool split_rows = false;
   bool narrow_rows = false;
@@ -75,7 +76,9 @@ class GraphIndex {
 
   // k nearest per query: ids padded with -1, distances with +inf, nearest first, ties
   // by id. Queries are float32 for float dtypes, else of the rows' dtype; finite.
-  // `width` is the beam (ef), raised to k if below.
+  // `width` is the beam (ef), raised to k if below: about the nodes that a query walks
+  // through. One with near answers walks through fewer, one with far ones through up to
+  // twice as many (search/beam.h).
   // With a filter only its slots are answered: few of them are scanned outright,
   // otherwise the beam is widened by their scarcity.
   void search(RowsView queries, std::size_t k, std::size_t width,
@@ -119,6 +122,9 @@ class GraphIndex {
   static std::unique_ptr<GraphIndex> load_from(const storage::FileReader& file);
 
  private:
+  // Above this all distances are alike, and a search's width is all that serves.
+  static constexpr double kMostGrowth = 1e6;
+
   struct Scratch {
     codec::RowCodec::Query query;
     codec::LinkCodec::Query link_query;
@@ -132,6 +138,7 @@ class GraphIndex {
   void refine(std::size_t count);
   storage::CodedLinks choose_roots(const codec::LinkCodec& codec) const;
   void update_codes(std::size_t threads, Monitor* monitor);
+  void update_growth();
   std::vector<std::uint32_t> listed_pairs(const graph::KnnGraph& near) const;
   std::vector<std::uint32_t> linked_pairs(std::size_t count) const;
   std::vector<std::uint32_t> nearest_pairs() const;
@@ -145,6 +152,9 @@ class GraphIndex {
   storage::IdMap ids_;
   std::vector<std::uint32_t> entries_;
   std::size_t refined_at_ = 0;  // size at which centre, layout and entries were chosen
+
+  double growth_ = 0;          // how neighbours grow with the key; 0: not known
+  std::size_t growth_at_ = 0;  // size when that was measured
 
   std::unique_ptr<codec::LinkCodec> codec_;  // null while links have no codes
   storage::CodedLinks coded_;

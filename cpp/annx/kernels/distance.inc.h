@@ -326,6 +326,11 @@ template <class Term, class Load>
 void float_gather(const float* query, const std::byte* rows, std::size_t stride,
                   const std::uint32_t* slots, std::size_t count, std::size_t dim,
                   float* out) {
+  if (count == 1) {  // of which a walk over codes asks many, having fetched them
+    const std::byte* row = rows + slots[0] * stride;
+    float_group<Term, Load, 1>(query, &row, dim, out);
+    return;
+  }
   gather_groups<kFloatGroup>(
       rows, stride, slots, count, dim * Load::kBytes,
       [&](std::size_t i, const auto& group, const Later<kFloatGroup>& later) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 
 #include "annx/base/prefetch.h"
 #include "annx/kernels/dispatch.h"
@@ -16,10 +17,10 @@ using storage::CodedLinks;
 
 constexpr kernels::LinkAhead kNothingAhead{nullptr, nullptr, 0};
 
-// Scores the neighbours of a node that are new to the search and puts those that serve
-// into the beam.
+// Scores the neighbours of a node that are new to the search and puts those that serve,
+// with keys of at most `most`, into the beam.
 void score_neighbours(const storage::Adjacency& graph, std::uint32_t node,
-                      std::size_t count, const codec::Scorer& scorer,
+                      std::size_t count, const codec::Scorer& scorer, float most,
                       BeamScratch& scratch) {
   const std::size_t degree = graph.degree();
   const std::uint32_t* block = graph.block(node);
@@ -36,7 +37,7 @@ void score_neighbours(const storage::Adjacency& graph, std::uint32_t node,
   }
   scorer.score(slots, n, keys);
   for (std::size_t i = 0; i < n; ++i) {
-    if (!scratch.beam.admits(keys[i])) continue;
+    if (keys[i] > most || !scratch.beam.admits(keys[i])) continue;
     if (scratch.beam.insert(keys[i], slots[i])) {
       prefetch_run(graph.block(slots[i]), graph.block_bytes());
     }
@@ -67,11 +68,24 @@ kernels::LinkAhead look_ahead(const storage::Adjacency& graph, const CodedLinks&
           rest > kPrefetchRun ? (rest - kPrefetchRun) / 64 : 0};
 }
 
+// Of a search whose beam holds estimates. They are there sooner than keys, and bound a
+// search more tightly; but those of long links can be far too low, where the k-th best
+// comes before the best key that is known.
+float limit_by(const Reach& reach, const CandidateList& beam,
+               const CandidateList& found) {
+  const float sure = reach.limit(found);
+  if (beam.size() < reach.k || found.size() == 0 ||
+      beam.key(reach.k - 1) < found.key(0)) {
+    return sure;
+  }
+  return std::min(sure, reach.limit(beam));
+}
+
 }  // namespace
 
 void beam_search(const storage::Adjacency& graph, std::size_t count,
                  const codec::Scorer& scorer, std::span<const std::uint32_t> starts,
-                 std::size_t width, BeamScratch& scratch) {
+                 std::size_t width, const Reach& reach, BeamScratch& scratch) {
   VisitedSet& visited = scratch.visited;
   CandidateList& beam = scratch.beam;
   visited.prepare(count);
@@ -87,13 +101,18 @@ void beam_search(const storage::Adjacency& graph, std::size_t count,
   scorer.score(slots, n, keys);
   for (std::size_t i = 0; i < n; ++i) beam.insert(keys[i], slots[i]);
   std::uint32_t node;
-  while (beam.expand_next(node)) score_neighbours(graph, node, count, scorer, scratch);
+  for (;;) {
+    const float most = reach.limit(beam);
+    if (!beam.expand_next(node, most)) break;
+    score_neighbours(graph, node, count, scorer, most, scratch);
+  }
 }
 
 void coded_beam_search(const storage::Adjacency& graph, const CodedLinks& coded,
                        std::size_t count, const codec::Scorer& scorer,
                        const kernels::LinkQuery& query, const CodedLinks& roots,
-                       std::size_t width, std::size_t keep, BeamScratch& scratch) {
+                       std::size_t width, std::size_t keep, const Reach& reach,
+                       BeamScratch& scratch) {
   constexpr std::size_t kGroup = kernels::kLinkGroup;
   const auto scan = kernels::active().link_scan;
   VisitedSet& visited = scratch.visited;
@@ -137,24 +156,29 @@ void coded_beam_search(const storage::Adjacency& graph, const CodedLinks& coded,
   // turn, which costs a hop or two; waiting for memory costs more.
   std::uint32_t node;
   std::uint32_t next;
-  for (bool more = beam.expand_next(next); more || beam.expand_next(next);) {
+  float most = std::numeric_limits<float>::infinity();
+  for (bool more = beam.expand_next(next); more || beam.expand_next(next, most);) {
     node = next;
-    more = beam.expand_next(next);
+    more = beam.expand_next(next, most);
     kernels::LinkAhead ahead =
         more ? look_ahead(graph, coded, scorer, next) : kNothingAhead;
     float key;
     scorer.score(&node, 1, &key);
     found.insert(key, node);
+    if (reach.k != 0) most = limit_by(reach, beam, found);
     const std::byte* group = coded.record(node);
     if (group == nullptr) {
-      score_neighbours(graph, node, count, scorer, scratch);
+      score_neighbours(graph, node, count, scorer, most, scratch);
       continue;
     }
-    for (; group != nullptr; group = coded.next(group), ahead = kNothingAhead) {
+    for (const std::byte* after; group != nullptr;
+         group = after, ahead = kNothingAhead) {
+      after = coded.next(group);
+      if (after != nullptr) prefetch_run(after, coded.group_bytes());
       visited.make_room(kGroup);
-      std::uint32_t near =
-          scan(query, CodedLinks::codes(group), CodedLinks::offsets(group),
-               CodedLinks::scales(group), key, beam.limit(), ahead, estimates);
+      std::uint32_t near = scan(query, CodedLinks::codes(group),
+                                CodedLinks::offsets(group), CodedLinks::scales(group),
+                                key, std::min(beam.limit(), most), ahead, estimates);
       for (; near != 0; near &= near - 1) {
         const auto lane = static_cast<std::size_t>(std::countr_zero(near));
         const std::uint32_t slot = CodedLinks::words(group)[lane] & storage::kSlotMask;
@@ -166,6 +190,7 @@ void coded_beam_search(const storage::Adjacency& graph, const CodedLinks& coded,
         if (has_code && !beam.admits(estimate)) continue;
         if (visited.insert(slot) == 0) continue;
         if (!has_code) scorer.score(&slot, 1, &estimate);
+        prefetch(coded.handle(slot));
         beam.insert(estimate, slot);
       }
     }

@@ -3,10 +3,16 @@
 // Malkov and Yashunin, 2018, algorithm 2, on one flat layer): expand the nearest slot
 // not yet expanded, score its neighbours, keep the best `width`, stop when all of those
 // are expanded. Cost: expanded x degree scores; memory: one bit a row and the beam.
+//
+// The width alone gives every query as many hops as the hardest needs. With a `Reach` a
+// search also ends once nothing waits that is nearer than so many times the distance of
+// the k-th best so far (Al-Jazzazi and others, "Distance adaptive beam search", 2025):
+// the k-th best of an easy query is near, and most of its beam far beyond.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -18,6 +24,19 @@
 #include "annx/storage/coded_links.h"
 
 namespace annx::search {
+
+// Keys beyond which a search does not go, given the best so far.
+struct Reach {
+  std::size_t k = 0;   // 0: no such limit
+  float zero = 0;      // the key of a row that equals the query
+  float factor = 1;    // of the k-th key, both from zero; at least 1
+  float rounding = 0;  // what keys can be off by
+
+  float limit(const CandidateList& best) const {
+    if (k == 0 || best.size() < k) return std::numeric_limits<float>::infinity();
+    return zero + factor * (best.key(k - 1) - zero) + rounding;
+  }
+};
 
 // What one search needs besides the graph; reused from query to query.
 struct BeamScratch {
@@ -32,7 +51,7 @@ struct BeamScratch {
 // slots at or beyond `count` are not followed, whatever the blocks hold.
 void beam_search(const storage::Adjacency& graph, std::size_t count,
                  const codec::Scorer& scorer, std::span<const std::uint32_t> starts,
-                 std::size_t width, BeamScratch& scratch);
+                 std::size_t width, const Reach& reach, BeamScratch& scratch);
 
 // The same on a graph with link codes (Gou and others, "SymphonyQG", 2025): the key of
 // a slot is computed when it is expanded, and those of its neighbours estimated from
@@ -45,6 +64,6 @@ void coded_beam_search(const storage::Adjacency& graph,
                        const storage::CodedLinks& coded, std::size_t count,
                        const codec::Scorer& scorer, const kernels::LinkQuery& query,
                        const storage::CodedLinks& roots, std::size_t width,
-                       std::size_t keep, BeamScratch& scratch);
+                       std::size_t keep, const Reach& reach, BeamScratch& scratch);
 
 }  // namespace annx::search

@@ -68,10 +68,11 @@ class CandidateList {
   }
 
   // Marks the best entry not yet expanded and returns its slot, or false if none is
-  // left.
-  bool expand_next(std::uint32_t& slot_out) {
+  // left whose key is at most `most`.
+  bool expand_next(std::uint32_t& slot_out,
+                   float most = std::numeric_limits<float>::infinity()) {
     while (next_ < size_ && (entries_[next_] & 1) != 0) ++next_;
-    if (next_ == size_) return false;
+    if (next_ == size_ || key(next_) > most) return false;
     entries_[next_] |= 1;
     slot_out = slot(next_);
     return true;
@@ -89,7 +90,9 @@ class CandidateList {
     std::size_t length = size_;
     while (length > 1) {
       const std::size_t half = length / 2;
-      base += base[half - 1] < entry ? half : 0;
+      // By a mask: compilers make a branch of a conditional here.
+      base +=
+          half & (std::size_t{0} - static_cast<std::size_t>(base[half - 1] < entry));
       length -= half;
     }
     const auto at = static_cast<std::size_t>(base - entries_.data());

@@ -40,19 +40,21 @@ class CodedLinks {
 
   // The first group of a node's record; null if it has none, or a stale one.
   const std::byte* record(std::size_t slot) const {
-    const std::size_t place = handles_[slot];
-    return place < groups() ? group_at(place) : nullptr;
+    return group_or_null(handles_[slot]);
   }
   // The same, stale or not.
   const std::byte* kept(std::size_t slot) const {
-    const std::size_t place = handles_[slot] & ~kStale;
-    return place < groups() ? group_at(place) : nullptr;
+    return group_or_null(handles_[slot] & ~kStale);
   }
+  // What `record` reads first.
+  const void* handle(std::size_t slot) const { return handles_.data() + slot; }
   // The group after one of the same record; null after the last.
   const std::byte* next(const std::byte* group) const {
     if (!more(group)) return nullptr;
     const std::byte* after = group + group_bytes();
-    return after < group_at(groups()) ? after : nullptr;
+    const auto* end =
+        reinterpret_cast<const std::byte*>(words_.data() + words_.size());
+    return after < end ? after : nullptr;
   }
 
   static const std::uint32_t* words(const std::byte* group) {
@@ -109,6 +111,10 @@ class CodedLinks {
   std::size_t groups() const { return words_.size() / group_words_; }
   const std::byte* group_at(std::size_t place) const {
     return reinterpret_cast<const std::byte*>(words_.data() + place * group_words_);
+  }
+  // Without a division, which a hop would feel: there are whole groups only.
+  const std::byte* group_or_null(std::size_t place) const {
+    return place * group_words_ < words_.size() ? group_at(place) : nullptr;
   }
   static bool more(const std::byte* group) { return (words(group)[0] & kStale) != 0; }
   std::size_t run_length(std::size_t place) const;

@@ -47,6 +47,9 @@ def coded_beam_search(
     starts: list[int],
     width: int,
     keep: int,
+    *,
+    k: int = 0,
+    factor: float = 1.0,
 ) -> list[Pair]:
     """Return the best `keep` slots that a best-first walk expands, nearest first.
 
@@ -67,6 +70,11 @@ def coded_beam_search(
         How many candidates it remembers.
     keep : int
         How many it returns at most.
+    k : int, default 0
+        If not 0, the walk goes nowhere whose key is beyond `factor` times that of the
+        k-th best so far. Keys are >= 0 then.
+    factor : float, default 1
+        At least 1.
 
     Notes
     -----
@@ -76,8 +84,14 @@ def coded_beam_search(
     took may come by again with a better estimate from elsewhere; one without a code has
     its key, once.
 
+    The k-th best is that of the candidates' estimates, or of the slots expanded if that
+    is nearer; of the latter alone where the estimate comes before the best known key,
+    and so must be wrong.
+
     References
     ----------
+    Al-Jazzazi, Diwan, Gou, Musco, Musco and Suel, "Distance adaptive beam search for
+    provably accurate graph-based nearest neighbor search", 2025 (`factor`).
     Gou, Gao, Xu and Long, "SymphonyQG", 2025.
 
     Examples
@@ -91,13 +105,22 @@ def coded_beam_search(
     beam = sorted((float(query_keys[slot]), slot) for slot in met)[:width]
     expanded: set[int] = set()
     found: list[Pair] = []
+    most = math.inf
 
     def next_slot() -> int | None:
-        for _, slot in beam:
+        for waiting, slot in beam:
             if slot not in expanded:
+                if waiting > most:
+                    return None
                 expanded.add(slot)
                 return slot
         return None
+
+    def limit() -> float:
+        known = factor * found[k - 1][0] if 0 < k <= len(found) else math.inf
+        if not 0 < k <= len(beam) or beam[k - 1][0] < found[0][0]:
+            return known
+        return min(known, factor * beam[k - 1][0])
 
     ahead = next_slot()
     while ahead is not None or (ahead := next_slot()) is not None:
@@ -105,17 +128,20 @@ def coded_beam_search(
         key = float(query_keys[slot])
         insort(found, (key, slot))
         del found[keep:]
+        most = limit()
         estimates = estimate(slot, key)
         if estimates is None:
             estimates = np.full(len(links[slot]), np.nan)
         for other, value in zip(links[slot], estimates, strict=True):
             guess = float(value)
             coded = not math.isnan(guess)
-            if coded and len(beam) == width and guess > beam[-1][0]:
+            if coded and (guess > most or (len(beam) == width and guess > beam[-1][0])):
                 continue
             if other in met:
                 continue
             met.add(int(other))
-            insort(beam, (guess if coded else float(query_keys[other]), int(other)))
+            if not coded:
+                guess = float(query_keys[other])
+            insort(beam, (guess, int(other)))
             del beam[width:]
     return found

@@ -24,6 +24,7 @@ __all__ = [
     "choose_entries",
     "choose_listed",
     "find_levels",
+    "measure_growth",
     "select_neighbours",
 ]
 
@@ -36,6 +37,8 @@ PER_COMPONENT = 4
 TOP_ROWS = 256
 FAR_NEIGHBOURS = 24
 PARENT_DRAWS = 64
+GROWTH_ROWS = 1024
+MOST_GROWTH = 1e6
 
 Pair = tuple[float, int]
 """A key (smaller is nearer) and a slot."""
@@ -46,6 +49,9 @@ def beam_search(
     query_keys: NDArray[np.float64],
     starts: list[int],
     width: int,
+    *,
+    k: int = 0,
+    factor: float = 1.0,
 ) -> list[Pair]:
     """Return the best `width` slots that a best-first walk meets, nearest first.
 
@@ -60,6 +66,11 @@ def beam_search(
         Where the walk begins.
     width : int
         How many candidates it remembers.
+    k : int, default 0
+        If not 0, the walk goes nowhere whose key is beyond `factor` times that of the
+        k-th best so far. Keys are >= 0 then.
+    factor : float, default 1
+        At least 1.
 
     Notes
     -----
@@ -68,7 +79,9 @@ def beam_search(
 
     References
     ----------
-    Malkov and Yashunin, 2018, algorithm 2.
+    Malkov and Yashunin, 2018, algorithm 2. Al-Jazzazi, Diwan, Gou, Musco, Musco and
+    Suel, "Distance adaptive beam search for provably accurate graph-based nearest
+    neighbor search", 2025 (`factor`).
 
     Examples
     --------
@@ -79,7 +92,10 @@ def beam_search(
     beam = sorted((float(query_keys[slot]), slot) for slot in met)[:width]
     expanded: set[int] = set()
     while True:
-        waiting = [slot for _, slot in beam if slot not in expanded]
+        most = factor * beam[k - 1][0] if 0 < k <= len(beam) else np.inf
+        waiting = [
+            slot for key, slot in beam if slot not in expanded and not key > most
+        ]
         if not waiting:
             return beam
         expanded.add(waiting[0])
@@ -87,8 +103,46 @@ def beam_search(
             if slot in met:
                 continue
             met.add(slot)
+            if query_keys[slot] > most:
+                continue
             insort(beam, (float(query_keys[slot]), slot))
             del beam[width:]
+
+
+def measure_growth(links: list[list[int]], keys: Any, entries: list[int]) -> float:
+    """Return the power of the key by which the number of neighbours grows.
+
+    From the 10th and the 100th neighbour of 256 slots, as searches of width 110 find
+    them; 0 where half of the slots have no such ratio.
+
+    Parameters
+    ----------
+    links : list of list of int
+        Neighbours of each slot.
+    keys : callable
+        ``keys(slot, slice(None))`` are the keys of a slot and all others.
+    entries : list of int
+        Where searches begin.
+
+    Notes
+    -----
+    ``log(100 / 10) / mean(log(key_100 / key_10))``: half the intrinsic dimension, if
+    keys are squared distances.
+
+    References
+    ----------
+    Levina and Bickel, "Maximum likelihood estimation of intrinsic dimension", 2004.
+    """
+    near, far, sample = 10, 100, 256
+    logs = []
+    for i in range(sample):
+        slot = i * len(links) // sample
+        found = beam_search(links, keys(slot, slice(None)), entries, far + near)
+        if len(found) > far and found[near][0] > 0:
+            logs.append(np.log(found[far][0] / found[near][0]))
+    if 2 * len(logs) < sample or sum(logs) <= 0:
+        return 0.0
+    return float(min(len(logs) * np.log(far / near) / sum(logs), MOST_GROWTH))
 
 
 def occludes(relax: float, between: Any, key: Any, slack: float = 0.0) -> Any:
@@ -349,6 +403,8 @@ class GraphIndex:
         self.entries: list[int] = []
         self.centre = np.zeros(dim)
         self._refined_at = 0
+        self.growth = 0.0
+        self._growth_at = 0
 
     @classmethod
     def build(
@@ -368,6 +424,7 @@ class GraphIndex:
         else:
             index._link_at_once(np.asarray(vectors, np.float64), neighbours)
             index._ids = np.arange(len(index.vectors)) if ids is None else ids
+            index._update_growth()
         return index
 
     def __len__(self) -> int:
@@ -416,6 +473,7 @@ class GraphIndex:
         for begin in range(0, len(rows), BATCH):
             self._add_batch(rows[begin : begin + BATCH])
         self._ids = np.concatenate([self.ids, np.asarray(given, np.int64)])
+        self._update_growth()
         return np.asarray(given, np.int64)
 
     def _item_rows(self) -> NDArray[np.float64]:
@@ -487,6 +545,13 @@ class GraphIndex:
         self._link_back(nodes, dict(zip(nodes, links, strict=True)), parents)
         self.entries = choose_entries(len(rows), self.seed)
         self._refined_at = len(rows)
+
+    def _update_growth(self) -> None:
+        n = len(self.vectors)
+        if n >= max(GROWTH_ROWS, 2 * self._growth_at):
+            self._growth_at = n
+            if self.metric != "ip":
+                self.growth = measure_growth(self.links, self._keys, self.entries)
 
     def _link_back(
         self, batch: range, chosen: dict[int, list[int]], parents: dict[int, int]
@@ -573,10 +638,16 @@ class GraphIndex:
         )
         ids = np.full((len(distances), k), -1, np.int64)
         best = np.full((len(distances), k), np.inf)
-        width = min(max(ef or max(64, 2 * k), k), len(self))
-        for i, keys in enumerate(distances):
+        width = max(ef or max(64, 2 * k), k)
+        rule: dict[str, Any] = {"width": width}
+        if self.growth > 0 and width < len(self) and self.metric != "ip":
+            factor = (width / k) ** (1 / self.growth)
+            rule = {"width": 2 * width, "k": k, "factor": factor}
+        for i, row in enumerate(distances):
+            keys = np.sinh(row / 2) ** 2 if self.metric == "poincare" else row
             if filter is None:
-                found = beam_search(self.links, keys, self.entries, width)
+                walked = beam_search(self.links, keys, self.entries, **rule)
+                found = [(float(row[slot]), slot) for _, slot in walked]
             else:
                 allowed = np.flatnonzero(np.isin(self.ids, filter))
                 found = [(float(keys[slot]), int(slot)) for slot in allowed]
