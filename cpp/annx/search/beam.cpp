@@ -189,7 +189,10 @@ void coded_beam_search(const storage::Adjacency& graph, const CodedLinks& coded,
         // another node; of a slot without a code there is one key, asked for once.
         if (has_code && !beam.admits(estimate)) continue;
         if (visited.insert(slot) == 0) continue;
-        if (!has_code) scorer.score(&slot, 1, &estimate);
+        if (!has_code) {
+          scorer.score(&slot, 1, &estimate);
+          if (estimate > most) continue;
+        }
         prefetch(coded.handle(slot));
         beam.insert(estimate, slot);
       }

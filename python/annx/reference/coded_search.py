@@ -140,8 +140,8 @@ def coded_beam_search(
             if other in met:
                 continue
             met.add(int(other))
-            if not coded:
-                guess = float(query_keys[other])
+            if not coded and (guess := float(query_keys[other])) > most:
+                continue
             insort(beam, (guess, int(other)))
             del beam[width:]
     return found
