@@ -6,7 +6,7 @@
 #include "annx/codec/kmeans.h"
 #include "annx/codec/product.h"
 #include "common.h"
-#include "persist.h"
+#include "methods.h"
 
 namespace annx::bindings {
 namespace {
@@ -107,7 +107,7 @@ void bind_kmeans(py::module_& m) {
       .def_property_readonly("tolerance",
                              [](const KMeans& s) { return s.options().tolerance; })
       .def_property_readonly("seed", [](const KMeans& s) { return s.options().seed; });
-  bind_persistence(kmeans, "kmeans");
+  bind_saved(kmeans, "kmeans");
 }
 
 const std::uint8_t* codes_of(const codec::ProductQuantizer& self,
@@ -270,7 +270,7 @@ void bind_product(py::module_& m) {
       .def("starts", [](const ProductQuantizer& s) {
         return copied(s.starts().data(), s.starts().size());
       });
-  bind_persistence(product, "pq");
+  bind_saved(product, "pq");
 }
 
 void bind_steps(py::module_& m) {

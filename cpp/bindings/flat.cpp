@@ -2,7 +2,6 @@
 // Exact search, and the checks of values that Python leaves to native code.
 #include <algorithm>
 #include <limits>
-#include <optional>
 #include <vector>
 
 #include "annx/base/types.h"
@@ -11,7 +10,6 @@
 #include "annx/storage/check.h"
 #include "annx/storage/panels.h"
 #include "common.h"
-#include "persist.h"
 #include "rows.h"
 #include "single.h"
 
@@ -100,20 +98,6 @@ void bind_index(py::module_& m) {
                }),
            py::arg("dim"), py::arg("metric"), py::arg("dtype"))
       .def(
-          "add",
-          [](FlatIndex& self, const py::array& vectors, const std::optional<Ids>& ids) {
-            const RowsView view = vectors_of(self, vectors);
-            Ids out(static_cast<py::ssize_t>(view.rows));
-            std::int64_t* to = out.mutable_data();
-            const std::int64_t* given = ids ? ids->data() : nullptr;
-            {
-              const py::gil_scoped_release released;
-              self.add(view, given, to);
-            }
-            return out;
-          },
-          py::arg("vectors"), py::arg("ids"))
-      .def(
           "search",
           [](const FlatIndex& self, const py::array& queries, std::size_t k,
              const SlotSet* filter, std::size_t threads, py::object progress) {
@@ -143,9 +127,8 @@ void bind_index(py::module_& m) {
         return named(
             {{"rows", memory.rows}, {"norms", memory.norms}, {"ids", memory.ids}});
       });
-  bind_rows(flat);
   bind_single<SingleFlat>(flat);
-  bind_index_persistence(flat, "flat");
+  bind_held(flat, "flat");
 
   m.def("exact_search", &exact_search, py::arg("queries"), py::arg("vectors"),
         py::arg("dim"), py::arg("k"), py::arg("metric"), py::arg("dtype"),

@@ -4,7 +4,6 @@
 
 #include "annx/index/graph.h"
 #include "common.h"
-#include "persist.h"
 #include "rows.h"
 #include "single.h"
 
@@ -75,17 +74,6 @@ void bind_graph(py::module_& m) {
            py::arg("dim"), py::arg("metric"), py::arg("dtype"), py::kw_only(),
            py::arg("codes"), py::arg("narrow"), py::arg("degree"),
            py::arg("ef_construction"), py::arg("alpha"), py::arg("seed"))
-      .def("__len__", &GraphIndex::size, py::call_guard<py::gil_scoped_release>())
-      .def("contains", &GraphIndex::contains, py::arg("id"),
-           py::call_guard<py::gil_scoped_release>())
-      .def_property_readonly(
-          "version",
-          [](const GraphIndex& self) { return unlocked([&] { return self.size(); }); })
-      .def_property_readonly("dim", &dim_of<GraphIndex>)
-      .def_property_readonly(
-          "metric", [](const GraphIndex& self) { return name_of(metric_of(self)); })
-      .def_property_readonly(
-          "dtype", [](const GraphIndex& self) { return name_of(dtype_of(self)); })
       .def_property_readonly(
           "degree", [](const GraphIndex& self) { return self.options().build.degree; })
       .def_property_readonly(
@@ -95,14 +83,6 @@ void bind_graph(py::module_& m) {
       .def_property_readonly(
           "ef_construction",
           [](const GraphIndex& self) { return self.options().build.ef_construction; })
-      .def(
-          "slot_set",
-          [](const GraphIndex& self, const Ids& ids) {
-            const auto view = span_of(ids);
-            const py::gil_scoped_release release;
-            return self.slot_set(view);
-          },
-          py::arg("ids").noconvert())
       .def(
           "add",
           [](GraphIndex& self, const py::array& vectors,
@@ -129,26 +109,6 @@ void bind_graph(py::module_& m) {
       .def("search", &search, py::arg("queries").noconvert(), py::arg("k"),
            py::arg("ef"), py::arg("single"), py::arg("filter").none(true),
            py::arg("threads"), py::arg("progress").none(true))
-      .def(
-          "get",
-          [](const GraphIndex& self, const Array<std::int64_t>& ids) {
-            const std::size_t bytes =
-                row_bytes(self.options().dtype, self.options().dim);
-            Array<std::uint8_t> out({static_cast<std::size_t>(ids.size()), bytes});
-            auto* data = reinterpret_cast<std::byte*>(out.mutable_data());
-            const std::int64_t* wanted = ids.data();
-            const auto count = static_cast<std::size_t>(ids.size());
-            {
-              const py::gil_scoped_release release;
-              self.get(wanted, count, data);
-            }
-            return out;
-          },
-          py::arg("ids").noconvert())
-      .def("ids",
-           [](const GraphIndex& self) {
-             return give(unlocked([&] { return self.ids(); }));
-           })
       .def("neighbours", &GraphIndex::neighbours, py::arg("id"),
            py::call_guard<py::gil_scoped_release>())
       .def(
@@ -215,7 +175,7 @@ void bind_graph(py::module_& m) {
         return result;
       });
   bind_single<SingleGraph>(graph);
-  bind_index_persistence(graph, "graph");
+  bind_index(graph, "graph");
 }
 
 }  // namespace annx::bindings

@@ -7,7 +7,6 @@
 
 #include "annx/index/ivf.h"
 #include "common.h"
-#include "persist.h"
 #include "rows.h"
 #include "single.h"
 
@@ -128,10 +127,8 @@ void bind_ivf(py::module_& m) {
                       {"centroids", memory.centroids},
                       {"ids", memory.ids}});
       });
-  bind_rows(ivf);
-  bind_add(ivf);
   bind_single<SingleIvf>(ivf);
-  bind_index_persistence(ivf, "ivf");
+  bind_held(ivf, "ivf");
 }
 
 }  // namespace annx::bindings

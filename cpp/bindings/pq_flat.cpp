@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The flat index over product codes.
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "annx/index/pq_flat.h"
 #include "common.h"
-#include "persist.h"
 #include "rows.h"
 
 namespace annx::bindings {
@@ -61,32 +59,6 @@ void bind_pq_flat(py::module_& m) {
           },
           py::arg("vectors").noconvert(), py::arg("threads"), py::arg("progress"))
       .def(
-          "add",
-          [](PQFlatIndex& self, const Array<float>& vectors,
-             const std::optional<Ids>& ids, std::size_t threads, py::object progress) {
-            PyMonitor monitor(std::move(progress));
-            const auto rows = wide(self, vectors, "vectors");
-            Ids out(static_cast<py::ssize_t>(rows.rows));
-            std::int64_t* to = out.mutable_data();
-            const std::int64_t* given = ids ? ids->data() : nullptr;
-            {
-              const py::gil_scoped_release release;
-              self.add(rows, given, to, threads, &monitor);
-            }
-            return out;
-          },
-          py::arg("vectors").noconvert(), py::arg("ids"), py::arg("threads"),
-          py::arg("progress"))
-      .def(
-          "upsert",
-          [](PQFlatIndex& self, const Array<float>& vectors, const Ids& ids) {
-            const auto rows = wide(self, vectors, "vectors");
-            const std::int64_t* given = ids.data();
-            const py::gil_scoped_release release;
-            self.upsert(rows, given);
-          },
-          py::arg("vectors").noconvert(), py::arg("ids").noconvert())
-      .def(
           "search",
           [](const PQFlatIndex& self, const Array<float>& queries, std::size_t k,
              std::size_t rerank, const storage::SlotSet* filter, std::size_t threads,
@@ -100,18 +72,6 @@ void bind_pq_flat(py::module_& m) {
           },
           py::arg("queries").noconvert(), py::arg("k"), py::arg("rerank"),
           py::arg("filter").none(true), py::arg("threads"), py::arg("progress"))
-      .def(
-          "search_radius",
-          [](const PQFlatIndex& self, const Array<float>& queries, double radius,
-             const storage::SlotSet* filter, std::size_t threads, py::object progress) {
-            PyMonitor monitor(std::move(progress));
-            const auto rows = wide(self, queries, "queries");
-            return give(unlocked([&] {
-              return self.search_radius(rows, radius, filter, threads, &monitor);
-            }));
-          },
-          py::arg("queries").noconvert(), py::arg("radius"),
-          py::arg("filter").none(true), py::arg("threads"), py::arg("progress"))
       .def("memory", [](const PQFlatIndex& self) {
         const auto memory = unlocked([&] { return self.memory(); });
         return named({{"codes", memory.codes},
@@ -119,8 +79,7 @@ void bind_pq_flat(py::module_& m) {
                       {"codebooks", memory.codebooks},
                       {"ids", memory.ids}});
       });
-  bind_held(pq);
-  bind_index_persistence(pq, "pq_flat");
+  bind_held(pq, "pq_flat");
 }
 
 }  // namespace annx::bindings

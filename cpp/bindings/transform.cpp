@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "common.h"
-#include "persist.h"
+#include "methods.h"
 
 namespace annx::bindings {
 namespace {
@@ -138,7 +138,7 @@ void bind_transform(py::module_& m) {
       .def("apply", &apply, py::arg("rows").noconvert(), py::arg("queries"),
            py::arg("threads"), py::arg("progress"))
       .def("apply_one", &apply_one, py::arg("query"));
-  bind_persistence(transform, "transform");
+  bind_saved(transform, "transform");
 }
 
 }  // namespace annx::bindings

@@ -5,7 +5,6 @@
 #include "annx/index/kd_forest.h"
 #include "annx/index/lsh.h"
 #include "common.h"
-#include "persist.h"
 #include "rows.h"
 #include "single.h"
 
@@ -64,10 +63,8 @@ void bind_kd_forest(py::module_& m) {
                       {"removed", stats.removed},
                       {"leaves", stats.leaves}});
       });
-  bind_rows(forest);
-  bind_add(forest);
   bind_single<SingleTree>(forest);
-  bind_index_persistence(forest, "kd_forest");
+  bind_held(forest, "kd_forest");
 }
 
 // --- hash tables ---------------------------------------------------------------------
@@ -149,10 +146,8 @@ void bind_lsh(py::module_& m) {
                       {"largest_bucket", stats.largest},
                       {"waiting", stats.waiting}});
       });
-  bind_rows(hashed);
-  bind_add(hashed);
   bind_single<SingleHashed>(hashed);
-  bind_index_persistence(hashed, "lsh");
+  bind_held(hashed, "lsh");
 }
 
 }  // namespace

@@ -12,7 +12,6 @@ from annx import _core
 from annx._index import Progress, ScannedIndex
 from annx._validate import (
     DTYPES,
-    as_ids,
     as_queries,
     as_set,
     check_choice,
@@ -112,22 +111,6 @@ class FlatIndex(ScannedIndex):
         # Rows have their stored form already, which `add` need not take for vectors.
         index._add(rows, ids, None, None)
         return index
-
-    def _add(
-        self,
-        rows: NDArray[Any],
-        ids: Any,
-        threads: int | None,
-        progress: Progress | None,
-    ) -> NDArray[np.int64]:
-        """Add rows in stored form: one copy of memory, which takes one thread."""
-        check_threads(threads)
-        report = check_progress(progress)
-        given = None if ids is None else as_ids(ids, count=rows.shape[0])
-        if report is not None:
-            report(0, rows.shape[0])  # what it raises leaves the index as it was
-        added: NDArray[np.int64] = self._native.add(rows, given)
-        return added
 
     def search(
         self,

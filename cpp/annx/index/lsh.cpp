@@ -468,7 +468,7 @@ LSHIndex LSHIndex::load_from(const storage::FileReader& reader) {
   options.width = reader.real("wanted_width", 0, 1e300);
   options.n_hashes = reader.number("wanted_hashes", 0, HashFamily::kMaxHashes);
   options.sketch_bits = reader.number("sketch_bits", 0, SignSketch::kMaxBits);
-  LSHIndex index(options);  // what it refuses is the file's fault (persist.h)
+  LSHIndex index(options);  // what it refuses is the file's fault (bindings/methods.h)
   const std::size_t count = reader.number("count", 0, IdMap::kMaxSlots);
   // dim is below 2^24 and count below 2^32: no product overflows.
   index.rows_ = reader.array<std::uint8_t>("rows", count * index.stride_);
