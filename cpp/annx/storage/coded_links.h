@@ -52,8 +52,7 @@ class CodedLinks {
   const std::byte* next(const std::byte* group) const {
     if (!more(group)) return nullptr;
     const std::byte* after = group + group_bytes();
-    const auto* end =
-        reinterpret_cast<const std::byte*>(words_.data() + words_.size());
+    const auto* end = reinterpret_cast<const std::byte*>(words_.data() + words_.size());
     return after < end ? after : nullptr;
   }
 
