@@ -201,6 +201,14 @@ def test_constant_data_whitens_to_nothing():
         assert not white.transform_queries(rows[0] + 1).any()
 
 
+def test_rounding_far_from_the_origin_is_no_direction():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((300, 2)) @ rng.standard_normal((2, 6)) + 1000
+    rows = rows.astype(np.float32)
+    assert (PCA.fit(rows).variances > 0).tolist() == [True] * 2 + [False] * 4
+    assert (reference.PCA.fit(rows).variances > 0).sum() == 2
+
+
 def test_given_components_are_used_as_they_are():
     pca = PCA([[0.0, 1.0]], [1.0, 2.0], [4.0], whiten=True)
     assert pca.transform([[5.0, 6.0]]).tolist() == [[2.0]]
