@@ -62,7 +62,6 @@ void bind_pq_flat(py::module_& m);
 void bind_graph(py::module_& m);
 void bind_ivf(py::module_& m);
 void bind_flat(py::module_& m);
-void bind_knn(py::module_& m);
 void bind_trees(py::module_& m);
 void bind_transform(py::module_& m);
 

@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// The extension module: errors, the file format itself, the kernels by name, and the
-// parts in their own files. (Each unit of bindings costs as much to compile as a
-// thousand lines of anything else, so the short ones are together.)
+// The extension module: errors, the file format itself, the kernels by name, all-pairs
+// search, and the parts in their own files. (Each unit of bindings costs as much to
+// compile as a thousand lines of anything else, so the short ones are together.)
 #include <pybind11/stl.h>
 
 #include <cstring>
 
+#include "annx/base/types.h"
+#include "annx/graph/knn_rows.h"
 #include "annx/kernels/dispatch.h"
 #include "annx/kernels/probe.h"
+#include "annx/search/components.h"
 #include "annx/storage/checksum.h"
 #include "annx/storage/file.h"
 #include "common.h"
+#include "rows.h"
 
 namespace annx::bindings {
 namespace {
@@ -138,6 +142,50 @@ void bind_kernels(py::module_& m) {
         py::arg("query_stride") = 0, py::arg("repeat") = 1,
         "Run one kernel of one instruction set on arrays of bytes, for tests and "
         "micro-benchmarks; the results go to first and second (as uint8).");
+}
+
+// --- all-pairs search, and connected components under a radius
+// ------------------------
+
+py::tuple knn_graph(const py::array& vectors, std::size_t dim, std::size_t k,
+                    std::string_view metric, std::string_view dtype, double recall,
+                    std::uint64_t seed, std::size_t threads,
+                    const py::object& progress) {
+  const RowsView view = rows_of(vectors, parse_dtype(dtype), dim, "vectors");
+  double reached = 0;
+  py::tuple found =
+      searched(view.rows, k, progress,
+               [&](std::int64_t* ids, float* distances, Monitor* monitor) {
+                 const Borrowed borrowed(view, dim, metric, dtype);
+                 reached = graph::knn_rows(borrowed.set, k, recall, seed, threads,
+                                           monitor, ids, distances);
+               });
+  return py::make_tuple(found[0], found[1], reached);
+}
+
+Array<std::int64_t> connected_components(const py::array& vectors, std::size_t dim,
+                                         double radius, std::string_view metric,
+                                         std::string_view dtype, std::size_t threads,
+                                         const py::object& progress) {
+  const RowsView view = rows_of(vectors, parse_dtype(dtype), dim, "vectors");
+  Array<std::int64_t> labels(static_cast<py::ssize_t>(view.rows));
+  std::int64_t* out = labels.mutable_data();
+  PyMonitor monitor(progress);
+  {
+    const py::gil_scoped_release released;
+    const Borrowed borrowed(view, dim, metric, dtype);
+    search::connected_components(borrowed.set, radius, threads, &monitor, out);
+  }
+  return labels;
+}
+
+void bind_knn(py::module_& m) {
+  m.def("knn_graph", &knn_graph, py::arg("vectors"), py::arg("dim"), py::arg("k"),
+        py::arg("metric"), py::arg("dtype"), py::arg("recall"), py::arg("seed"),
+        py::arg("threads"), py::arg("progress"));
+  m.def("connected_components", &connected_components, py::arg("vectors"),
+        py::arg("dim"), py::arg("radius"), py::arg("metric"), py::arg("dtype"),
+        py::arg("threads"), py::arg("progress"));
 }
 
 }  // namespace
