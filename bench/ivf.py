@@ -344,10 +344,18 @@ def run_scan(repeats, n=100_000):
             for query in queries:
                 theirs.search(query[None], 10)
 
+        def our_batch(queries=queries, ours=ours):
+            ours.search(queries, 10, n_probe=1, rerank=0, threads=1)
+
         def batch(queries=queries, theirs=theirs):
             theirs.search(queries, 10)
 
-        calls = {"annx": one, "faiss": other, "faiss batch": batch}
+        calls = {
+            "annx": one,
+            "faiss": other,
+            "annx batch": our_batch,
+            "faiss batch": batch,
+        }
         spent = {name: [] for name in calls}
         for _ in range(max(repeats, 7)):
             for name, call in calls.items():

@@ -124,8 +124,10 @@ std::size_t scan_blocks(const ScanQuery& query, const std::byte* blocks,
   if (query.parts <= kMaxLinkParts) {
     for (; at + kPieceGroup < count; at += kTogether * kPieceGroup) {
       std::int32_t sums[kTogether * kPieceGroup];
+      const bool more = at + 2 * kTogether * kPieceGroup < count;
       piece_sums_pair(reinterpret_cast<const std::uint8_t*>(blocks), stride,
-                      query.parts, query.tables, sums);
+                      query.parts, query.tables, sums,
+                      more ? 2 * kTogether * stride : 0);
       for (std::size_t g = 0; g < kTogether; ++g, blocks += stride) {
         const std::size_t begin = at + g * kPieceGroup;
         take_block(scan, sums + g * kPieceGroup, blocks + code_bytes, count - begin,

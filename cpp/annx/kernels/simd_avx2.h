@@ -549,11 +549,12 @@ ANNX_INLINE void store_sums(__m256i all, __m256i odd, std::int32_t* sums) {
   store(24, _mm256_extracti128_si256(b, 1));
 }
 
-// Blocks of codes that are looked at together share the loads of tables.
-template <std::size_t G>
+// Blocks of codes that are looked at together share the loads of tables. With kAhead
+// the lines `ahead` bytes on are asked for.
+template <std::size_t G, bool kAhead>
 ANNX_INLINE void group_sums(const std::uint8_t* codes, std::size_t stride,
                             std::size_t parts, const std::uint8_t* tables,
-                            std::int32_t* sums) {
+                            std::int32_t* sums, std::size_t ahead) {
   const auto table = [&](std::size_t part) {
     return _mm256_broadcastsi128_si256(
         _mm_loadu_si128(reinterpret_cast<const __m128i*>(tables + part * 16)));
@@ -565,7 +566,7 @@ ANNX_INLINE void group_sums(const std::uint8_t* codes, std::size_t stride,
   __m256i odd[G];
   ANNX_UNROLL
   for (std::size_t g = 0; g < G; ++g) all[g] = odd[g] = _mm256_setzero_si256();
-  for (std::size_t p = 0; p < parts; p += 2) {
+  const auto add_two = [&](std::size_t p) {
     const __m256i first = table(p);
     const __m256i second = table(p + 1);
     ANNX_UNROLL
@@ -579,6 +580,17 @@ ANNX_INLINE void group_sums(const std::uint8_t* codes, std::size_t stride,
       all[g] = _mm256_add_epi16(all[g], two);
       odd[g] = _mm256_add_epi16(odd[g], _mm256_srli_epi16(two, 8));
     }
+  };
+  for (std::size_t p = 0; p < parts; p += 4) {
+    if constexpr (kAhead) {
+      ANNX_UNROLL
+      for (std::size_t g = 0; g < G; ++g) {
+        _mm_prefetch(reinterpret_cast<const char*>(codes + g * stride + p * 16 + ahead),
+                     _MM_HINT_T0);
+      }
+    }
+    add_two(p);
+    add_two(p + 2);
   }
   ANNX_UNROLL
   for (std::size_t g = 0; g < G; ++g)
@@ -588,13 +600,18 @@ ANNX_INLINE void group_sums(const std::uint8_t* codes, std::size_t stride,
 // sums[i] = sum over parts p of tables[p * 16 + code of row i in part p].
 ANNX_INLINE void piece_sums(const std::uint8_t* codes, std::size_t parts,
                             const std::uint8_t* tables, std::int32_t* sums) {
-  group_sums<1>(codes, 0, parts, tables, sums);
+  group_sums<1, false>(codes, 0, parts, tables, sums, 0);
 }
-// The same for two groups, `stride` bytes apart.
+// The same for two groups, `stride` bytes apart. Where `ahead` is not 0, codes that
+// many bytes on will be wanted soon.
 ANNX_INLINE void piece_sums_pair(const std::uint8_t* codes, std::size_t stride,
                                  std::size_t parts, const std::uint8_t* tables,
-                                 std::int32_t* sums) {
-  group_sums<2>(codes, stride, parts, tables, sums);
+                                 std::int32_t* sums, std::size_t ahead) {
+  if (ahead != 0) {
+    group_sums<2, true>(codes, stride, parts, tables, sums, ahead);
+  } else {
+    group_sums<2, false>(codes, stride, parts, tables, sums, 0);
+  }
 }
 
 }  // namespace

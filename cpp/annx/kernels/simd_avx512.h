@@ -445,7 +445,7 @@ ANNX_INLINE void piece_sums(const std::uint8_t* codes, std::size_t parts,
 // The same for two groups, `stride` bytes apart.
 ANNX_INLINE void piece_sums_pair(const std::uint8_t* codes, std::size_t stride,
                                  std::size_t parts, const std::uint8_t* tables,
-                                 std::int32_t* sums) {
+                                 std::int32_t* sums, std::size_t /*ahead*/) {
   piece_sums(codes, parts, tables, sums);
   piece_sums(codes + stride, parts, tables, sums + kPieceGroup);
 }
