@@ -4,6 +4,7 @@
 python -m bench.ivf [--sets NAME,...] [--queries 1000] [--repeats 3] [--peers NAME,...]
                     [--grid codes|flat|sq8|sq4|bits4|bits8|spill|rotation]
 python -m bench.ivf --scan
+python -m bench.ivf --bytes
 python -m bench.ivf --estimates
 python -m bench.ivf --stream 10000000
 
@@ -189,7 +190,7 @@ def spill_grid():
 
 
 def rotation_grid():
-    """4-bit codes of differences rotated at random, beside others."""
+    """4-bit codes of differences rotated at random or by what was learnt."""
     settings = [
         {"n_probe": p, "rerank": r}
         for p, r in itertools.product((3, 5, 6, *PROBES), (1, 2, 4, 10))
@@ -202,6 +203,7 @@ def rotation_grid():
             [{**b, "rotation": "random"} for b in builds],
             settings,
         ),
+        "annx opq": (AnnxIvf, [{**b, "rotation": "opq"} for b in builds], settings),
     }
 
 
@@ -368,6 +370,70 @@ def run_scan(repeats, n=100_000):
         print(json.dumps({"codes": kind, "million a second": rates}), flush=True)
 
 
+def run_bytes(names, repeats, k=10):
+    """8-bit product codes alone, beside faiss's of as many bytes and lists."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    for name in names:
+        dataset = data.load(name).take(300)
+        base, queries = dataset.base, dataset.queries
+        if dataset.metric == "cosine":
+            base = base / np.linalg.norm(base, axis=1, keepdims=True)
+            queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        dim = base.shape[1]
+        # Whole segments of 4 dimensions, or 2.
+        segments = dim // 4 if dim % 4 == 0 else dim // 2
+        lists = round(2 * len(base) ** 0.5)
+        # Not faiss's OPQ: its training takes many minutes.
+        theirs = faiss.index_factory(dim, f"IVF{lists},PQ{segments}")
+        plain, learnt = (
+            annx.IVFIndex(
+                dim,
+                n_lists=lists,
+                codec="pq8",
+                n_segments=segments,
+                rotation=rotation,
+                storage="codes",
+            )
+            for rotation in (None, "opq")
+        )
+        built = {
+            **{
+                peer: seconds(
+                    lambda i=i, x=base: i.train(x, threads=1).add(x, threads=1)
+                )
+                for peer, i in (("annx", plain), ("annx opq", learnt))
+            },
+            "faiss": seconds(lambda i=theirs, x=base: (i.train(x), i.add(x))),
+        }
+        for n_probe in (16, 64):
+            theirs.nprobe = n_probe
+            how = {"n_probe": n_probe, "threads": 1}
+            calls = {
+                "annx": lambda q=queries, i=plain, h=how: i.search(q, k, **h).ids,
+                "annx opq": lambda q=queries, i=learnt, h=how: i.search(q, k, **h).ids,
+                "faiss": lambda q=queries, i=theirs: i.search(q, k)[1],
+            }
+            spent = {peer: [] for peer in calls}
+            for _ in range(max(repeats, 5)):
+                for peer, call in calls.items():
+                    spent[peer].append(seconds(call))
+            line = {
+                "set": name,
+                "bytes": segments,
+                "n_probe": n_probe,
+                "build_seconds": {p: round(s, 2) for p, s in built.items()},
+            }
+            for peer, call in calls.items():
+                line[peer] = {
+                    "recall": round(recall_of(call(), dataset, k), 4),
+                    "us": round(statistics.median(spent[peer]) / len(queries) * 1e6, 1),
+                }
+            line["ratio"] = round(line["faiss"]["us"] / line["annx"]["us"], 2)
+            print(json.dumps(line), flush=True)
+
+
 def run_estimates(names, n=20_000, lists=64, k=100):
     """Errors of estimated distances beside the RaBitQ library's of as many bits."""
     import rabitqlib
@@ -456,11 +522,15 @@ def main():
     parser.add_argument("--peers", default="")
     parser.add_argument("--grid", choices=GRIDS, default="codes")
     parser.add_argument("--scan", action="store_true")
+    parser.add_argument("--bytes", action="store_true")
     parser.add_argument("--estimates", action="store_true")
     parser.add_argument("--stream", type=int, default=0)
     args = parser.parse_args()
     if args.scan:
         run_scan(args.repeats)
+        return
+    if args.bytes:
+        run_bytes(args.sets.split(","), args.repeats)
         return
     if args.estimates:
         run_estimates(args.sets.split(","))
