@@ -169,6 +169,21 @@ def test_loaded_index_can_grow(case: Case, tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == data
 
 
+@each_case
+def test_memory_counts_what_was_read_and_not_what_is_mapped(
+    case: Case, tmp_path: Path
+) -> None:
+    thing = case.make(1, 400)
+    if not hasattr(thing, "memory_usage"):
+        pytest.skip("reports none")
+    thing.save(tmp_path / "a")
+    made = thing.memory_usage()["total"]
+    read = annx.load(tmp_path / "a").memory_usage()["total"]
+    mapped = annx.load(tmp_path / "a", mmap=True).memory_usage()["total"]
+    assert 0.5 * made <= read <= made + 4096
+    assert mapped <= read
+
+
 # --- damage --------------------------------------------------------------------------
 
 

@@ -17,12 +17,12 @@ using Numbers = Array<std::int32_t>;
 
 // A borrowed array over 0, 1, 2, ...; `alive` says whether anything holds the memory.
 struct Lent {
-  explicit Lent(std::size_t count)
+  explicit Lent(std::size_t count, bool mapped = false)
       : memory(std::make_shared<std::vector<std::int32_t>>(count)), alive(memory) {
     for (std::size_t i = 0; i < count; ++i) {
       (*memory)[i] = static_cast<std::int32_t>(i);
     }
-    array = Numbers::borrow(*memory, memory);
+    array = Numbers::borrow(*memory, memory, mapped);
   }
   std::shared_ptr<std::vector<std::int32_t>> memory;
   std::weak_ptr<std::vector<std::int32_t>> alive;
@@ -87,6 +87,8 @@ ANNX_TEST(array_borrows_without_copying_and_keeps_its_owner_alive) {
   CHECK(lent.array.borrowed());
   CHECK(lent.array.data() == lent.memory->data());
   CHECK_EQ(lent.array.capacity_bytes(), 0u);
+  CHECK_EQ(lent.array.held_bytes(), 10 * sizeof(std::int32_t));
+  CHECK_EQ(Lent(10, true).array.held_bytes(), 0u);
   lent.memory.reset();
   CHECK(!lent.alive.expired());
   CHECK_EQ(lent.array[9], 9);

@@ -90,7 +90,7 @@ void HashFamily::draw() {
 }
 
 std::size_t HashFamily::memory_bytes() const {
-  return projections_.capacity_bytes() + offsets_.capacity() * sizeof(float) +
+  return projections_.held_bytes() + offsets_.capacity() * sizeof(float) +
          sampled_.capacity() * sizeof(std::uint32_t) +
          factors_.capacity() * sizeof(std::uint64_t);
 }

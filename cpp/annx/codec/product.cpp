@@ -100,7 +100,7 @@ MatrixView<float> ProductQuantizer::codebook(std::size_t segment) const {
 
 std::size_t ProductQuantizer::memory_bytes() const {
   // The codebooks, and the same twice again packed for encoding.
-  return codebooks_.capacity_bytes() + 2 * options_.dim * n_centroids() * sizeof(float);
+  return codebooks_.held_bytes() + 2 * options_.dim * n_centroids() * sizeof(float);
 }
 
 void ProductQuantizer::prepare(storage::Array<float> codebooks) {

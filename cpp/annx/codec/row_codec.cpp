@@ -599,8 +599,8 @@ double RowCodec::Query::exact(std::uint32_t slot) {
 // ----------------------------------------------------------------------
 
 std::size_t RowCodec::memory_bytes() const {
-  return high_.capacity_bytes() + low_.capacity_bytes() + scale_.capacity_bytes() +
-         centre_.capacity_bytes();
+  return high_.held_bytes() + low_.held_bytes() + scale_.held_bytes() +
+         centre_.held_bytes();
 }
 
 void RowCodec::save_to(storage::FileWriter& file, std::size_t count) const {

@@ -39,7 +39,7 @@ class SignSketch {
   std::size_t bits() const { return options_.bits; }
   std::size_t bytes() const { return options_.bits / 8; }
   std::size_t memory_bytes() const {
-    return directions_.capacity_bytes() + limits_.capacity_bytes();
+    return directions_.held_bytes() + limits_.held_bytes();
   }
 
   // Work space of one thread.

@@ -195,9 +195,9 @@ Transform Transform::part(std::size_t i) const {
 std::size_t Transform::memory_bytes() const {
   std::size_t total = 0;
   for (const auto& step : steps_) {
-    total += step->shift.capacity_bytes() + step->matrix.capacity_bytes() +
-             step->scales.capacity_bytes() + step->variances.capacity_bytes() +
-             step->columns.capacity_bytes();
+    total += step->shift.held_bytes() + step->matrix.held_bytes() +
+             step->scales.held_bytes() + step->variances.held_bytes() +
+             step->columns.held_bytes();
     if (step->rotation) total += step->rotation->memory_bytes();
   }
   return total;

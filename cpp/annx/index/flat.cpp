@@ -183,7 +183,7 @@ std::vector<std::int64_t> FlatIndex::count_radius(RowsView queries, double radiu
 
 FlatIndex::Memory FlatIndex::memory() const {
   const std::shared_lock lock(mutex_);
-  return {rows_.capacity_bytes(), norms_.capacity_bytes(), ids_.memory_bytes()};
+  return {rows_.held_bytes(), norms_.held_bytes(), ids_.memory_bytes()};
 }
 
 void FlatIndex::save_to(storage::FileWriter& writer) const {

@@ -440,7 +440,7 @@ GraphStats GraphIndex::stats(bool walk) const {
   const std::size_t count = ids_.slots();
   GraphStats stats;
   stats.rows_bytes = rows_.memory_bytes();
-  stats.links_bytes = links_.words().capacity_bytes();
+  stats.links_bytes = links_.words().held_bytes();
   if (codec_ != nullptr) {
     stats.codes_bytes =
         coded_.memory_bytes() + roots_.memory_bytes() + codec_->memory_bytes();

@@ -259,7 +259,7 @@ IvfIndex::Memory IvfIndex::memory() const {
     memory.centroids =
         4 * trained_->coarse.centroids().rows * options_.dim * sizeof(float);
   }
-  memory.rows += rows_.capacity_bytes() + norms_.capacity_bytes();
+  memory.rows += rows_.held_bytes() + norms_.held_bytes();
   const std::lock_guard guard(places_mutex_);
   memory.ids = ids_.memory_bytes() + places_.capacity() * sizeof(std::uint32_t);
   return memory;

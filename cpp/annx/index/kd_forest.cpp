@@ -403,11 +403,11 @@ KDForestIndex::Stats KDForestIndex::stats() const {
   stats.ids_bytes = ids_.memory_bytes() + places_.capacity() * sizeof(Place);
   stats.waiting = parts_.back()->live();
   for (const auto& part : parts_) {
-    stats.rows_bytes += part->points.capacity_bytes() + part->norms.capacity_bytes();
-    stats.ids_bytes += part->slots.capacity_bytes();
+    stats.rows_bytes += part->points.held_bytes() + part->norms.held_bytes();
+    stats.ids_bytes += part->slots.held_bytes();
     stats.removed += part->removed;
     for (const KdTree& tree : part->trees) stats.trees_bytes += tree.memory_bytes();
-    for (const auto& order : part->orders) stats.trees_bytes += order.capacity_bytes();
+    for (const auto& order : part->orders) stats.trees_bytes += order.held_bytes();
     if (part->trees.empty()) continue;
     ++stats.parts;
     stats.leaves += part->trees[0].leaves();

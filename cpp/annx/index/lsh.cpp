@@ -404,12 +404,12 @@ void LSHIndex::hash_values(RowsView rows, std::int32_t* out) const {
 LSHIndex::Stats LSHIndex::stats() const {
   const std::shared_lock lock(mutex_);
   Stats stats;
-  stats.rows_bytes = rows_.capacity_bytes() + norms_.capacity_bytes();
+  stats.rows_bytes = rows_.held_bytes() + norms_.held_bytes();
   stats.ids_bytes = ids_.memory_bytes();
   if (family_) stats.hashes_bytes = family_->memory_bytes();
   if (sketch_) {
     stats.hashes_bytes += sketch_->memory_bytes();
-    stats.sketches_bytes = sketches_.capacity_bytes();
+    stats.sketches_bytes = sketches_.held_bytes();
   }
   stats.tables_bytes = waiting_.capacity() * sizeof(std::uint32_t);
   stats.waiting = waiting_.size();

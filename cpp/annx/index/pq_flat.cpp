@@ -245,7 +245,7 @@ search::Ragged PQFlatIndex::search_radius(MatrixView<float> queries, double radi
 
 PQFlatIndex::Memory PQFlatIndex::memory() const {
   const std::shared_lock lock(mutex_);
-  return {codes_.capacity_bytes(), rows_.capacity_bytes() + norms_.capacity_bytes(),
+  return {codes_.held_bytes(), rows_.held_bytes() + norms_.held_bytes(),
           pq_.memory_bytes(), ids_.memory_bytes()};
 }
 

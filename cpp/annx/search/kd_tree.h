@@ -58,7 +58,7 @@ class KdTree {
   std::size_t nodes() const { return nodes_; }
   std::size_t leaves() const { return leaves_; }
   std::size_t memory_bytes() const {
-    return first_.capacity() * sizeof(std::uint32_t) + boxes_.capacity_bytes();
+    return first_.capacity() * sizeof(std::uint32_t) + boxes_.held_bytes();
   }
 
   // A child's number: of a node, or nodes() + that of a leaf.

@@ -27,13 +27,15 @@ class Array {
   Array() = default;
   explicit Array(std::size_t count) { resize(count); }
 
-  // Borrows `view`; `owner` keeps the bytes alive.
-  static Array borrow(std::span<const T> view, std::shared_ptr<const void> owner) {
+  // Borrows `view`; `owner` keeps the bytes alive. `mapped`: they are a file's pages.
+  static Array borrow(std::span<const T> view, std::shared_ptr<const void> owner,
+                      bool mapped) {
     Array array;
     array.view_ = view.data();
     array.size_ = view.size();
     array.capacity_ = view.size();
     array.owner_ = std::move(owner);
+    array.mapped_ = mapped;
     return array;
   }
 
@@ -51,6 +53,7 @@ class Array {
     std::swap(size_, other.size_);
     std::swap(capacity_, other.capacity_);
     std::swap(owner_, other.owner_);
+    std::swap(mapped_, other.mapped_);
   }
 
   const T* data() const { return view_; }
@@ -60,8 +63,12 @@ class Array {
   const T& operator[](std::size_t i) const { return view_[i]; }
   std::span<const T> span() const { return {view_, size_}; }
   std::span<const std::byte> bytes() const { return std::as_bytes(span()); }
-  // Bytes of memory held (not those of a borrowed file).
+  // Bytes of memory that there is room for without another copy.
   std::size_t capacity_bytes() const { return borrowed() ? 0 : capacity_ * sizeof(T); }
+  // Bytes of memory held: also those of a file that was read, not of a mapped one.
+  std::size_t held_bytes() const {
+    return borrowed() && mapped_ ? 0 : capacity_ * sizeof(T);
+  }
 
   // Pointer for writing; copies a borrowed array first.
   T* mutable_data() {
@@ -111,6 +118,7 @@ class Array {
   std::size_t size_ = 0;
   std::size_t capacity_ = 0;
   std::shared_ptr<const void> owner_;
+  bool mapped_ = false;
 };
 
 }  // namespace annx::storage

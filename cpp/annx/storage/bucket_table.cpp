@@ -90,8 +90,8 @@ void BucketTable::replace(std::uint32_t key, std::uint32_t slot,
 }
 
 std::size_t BucketTable::memory_bytes() const {
-  return keys.capacity_bytes() + starts.capacity_bytes() + slots.capacity_bytes() +
-         first.capacity_bytes();
+  return keys.held_bytes() + starts.held_bytes() + slots.held_bytes() +
+         first.held_bytes();
 }
 
 std::size_t BucketTable::largest() const {

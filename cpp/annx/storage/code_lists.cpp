@@ -98,8 +98,8 @@ std::size_t CodeLists::memory_bytes() const {
   std::size_t bytes = sizes_.capacity() * sizeof(std::uint32_t) +
                       blocks_.capacity() * sizeof(blocks_[0]) +
                       (free_.capacity() + owners_.capacity()) * sizeof(std::uint32_t);
-  for (const auto& slab : slabs_) bytes += slab.capacity_bytes();
-  for (const auto& slots : slots_) bytes += slots.capacity_bytes();
+  for (const auto& slab : slabs_) bytes += slab.held_bytes();
+  for (const auto& slots : slots_) bytes += slots.held_bytes();
   for (const auto& blocks : blocks_) bytes += blocks.capacity() * sizeof(std::uint32_t);
   return bytes;
 }

@@ -78,7 +78,7 @@ class CodedLinks {
 
   // Bytes of memory held.
   std::size_t memory_bytes() const {
-    return handles_.capacity_bytes() + words_.capacity_bytes();
+    return handles_.held_bytes() + words_.held_bytes();
   }
 
   // Sections `name`.handles and `name`.groups. The writer borrows them.

@@ -569,6 +569,7 @@ std::span<const std::byte> FileReader::section(std::string_view name, std::size_
 }
 
 std::shared_ptr<const void> FileReader::owner() const { return file_->file.owner; }
+bool FileReader::mapped() const { return file_->file.mapped; }
 
 std::vector<float> FileReader::finite(std::string_view name,
                                       std::size_t expected_count) const {

@@ -125,7 +125,7 @@ class FileReader {
                   alignof(T) <= 64);
     const std::span<const std::byte> bytes = section(name, expected_count, sizeof(T));
     return Array<T>::borrow({reinterpret_cast<const T*>(bytes.data()), expected_count},
-                            owner());
+                            owner(), mapped());
   }
 
   // A copy of a section of floats; FormatError also where one is not finite.
@@ -143,6 +143,7 @@ class FileReader {
   std::span<const std::byte> section(std::string_view name, std::size_t count,
                                      std::size_t element) const;
   std::shared_ptr<const void> owner() const;
+  bool mapped() const;
 
   std::shared_ptr<const File> file_;
 };

@@ -220,7 +220,7 @@ std::size_t IdMap::copy_ids(std::int64_t* out, std::size_t room) const {
 }
 
 std::size_t IdMap::memory_bytes() const {
-  return ids_.capacity_bytes() + table_.capacity() * sizeof(std::uint32_t);
+  return ids_.held_bytes() + table_.capacity() * sizeof(std::uint32_t);
 }
 
 IdMap IdMap::restore(std::size_t slots, std::int64_t next_id, Array<std::int64_t> ids) {

@@ -232,7 +232,7 @@ FileBytes read_file(const std::string& path, std::size_t limit) {
     if (count == 0) throw FormatError(path + ": the file shrank while it was read");
     done += count;
   }
-  return {{buffer->data(), size}, buffer};
+  return {{buffer->data(), size}, buffer, false};
 }
 
 FileBytes map_file(const std::string& path) {
@@ -245,7 +245,7 @@ FileBytes map_file(const std::string& path) {
   auto view =
       std::make_shared<View>(MapViewOfFile(mapping.get(), FILE_MAP_READ, 0, 0, 0));
   if (view->data == nullptr) throw FileError(last_errno(), path);
-  return {{static_cast<const std::byte*>(view->data), size}, view};
+  return {{static_cast<const std::byte*>(view->data), size}, view, true};
 }
 
 // Windows refuses to replace a file that is mapped; the old one then stays.
@@ -298,7 +298,7 @@ FileBytes read_file(const std::string& path, std::size_t limit) {
     if (count == 0) throw FormatError(path + ": the file shrank while it was read");
     done += static_cast<std::size_t>(count);
   }
-  return {{buffer->data(), size}, buffer};
+  return {{buffer->data(), size}, buffer, false};
 }
 
 FileBytes map_file(const std::string& path) {
@@ -308,7 +308,7 @@ FileBytes map_file(const std::string& path) {
   void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
   if (data == MAP_FAILED) throw FileError(errno, path);
   std::shared_ptr<const void> owner(data, [size](void* p) { ::munmap(p, size); });
-  return {{static_cast<const std::byte*>(data), size}, std::move(owner)};
+  return {{static_cast<const std::byte*>(data), size}, std::move(owner), true};
 }
 
 void replace_file(const std::string& path,

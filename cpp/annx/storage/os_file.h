@@ -16,6 +16,7 @@ namespace annx::storage {
 struct FileBytes {
   std::span<const std::byte> bytes;
   std::shared_ptr<const void> owner;
+  bool mapped = false;
 };
 
 // The file's bytes, or the first `limit` of them, in memory of our own.
