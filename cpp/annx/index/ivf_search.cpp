@@ -97,6 +97,10 @@ void IvfIndex::Scratch::drop_ties(std::size_t wanted, float limit) {
     if (keys[i] == limit) tied.push_back(places[i]);
   }
   const std::size_t excess = std::min(size - wanted, tied.size());
+  if (excess == 0) {  // estimates of damaged codes may be NaN, which equals nothing
+    size = wanted;
+    return;
+  }
   const auto last = tied.end() - static_cast<std::ptrdiff_t>(excess);
   std::nth_element(tied.begin(), last, tied.end());
   const std::uint32_t end = *last;
@@ -107,7 +111,7 @@ void IvfIndex::Scratch::drop_ties(std::size_t wanted, float limit) {
     origins[kept] = origins[i];
     kept += keys[i] < limit || places[i] < end ? 1u : 0u;
   }
-  size = kept;
+  size = std::min(kept, wanted);
 }
 
 search::RowSet IvfIndex::row_set() const {
