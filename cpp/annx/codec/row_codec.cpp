@@ -10,6 +10,7 @@
 #include "annx/base/ball.h"
 #include "annx/base/error.h"
 #include "annx/base/prefetch.h"
+#include "annx/base/square.h"
 #include "annx/kernels/dispatch.h"
 
 namespace annx::codec {
@@ -54,9 +55,7 @@ double median(std::vector<double>& values) {
 }
 
 float norm_of(const float* x, std::size_t dim) {
-  double sum = 0;
-  for (std::size_t i = 0; i < dim; ++i) sum += static_cast<double>(x[i]) * x[i];
-  return static_cast<float>(std::sqrt(sum));
+  return static_cast<float>(std::sqrt(square_of(x, dim)));
 }
 
 }  // namespace

@@ -196,13 +196,8 @@ search::Ragged IvfIndex::rows_within(RowsView queries, double radius,
       },
       monitor);
   search::Ragged result;
-  result.offsets.push_back(0);
   for (const auto& hits : found) {
-    for (const search::Hit<Key>& hit : hits) {
-      result.ids.push_back(hit.id);
-      result.distances.push_back(search::Canonical<Key>::distance(hit.key));
-    }
-    result.offsets.push_back(static_cast<std::int64_t>(result.ids.size()));
+    result.append(hits, search::Canonical<Key>::distance);
   }
   return result;
 }

@@ -422,19 +422,8 @@ search::Ragged KDForestIndex::search_radius(RowsView queries, double radius,
       queries, filter, resolve_threads(threads), monitor,
       [&](Searcher& searcher, std::size_t q) { searcher.within(limit, found[q]); });
   search::Ragged result;
-  result.offsets.reserve(queries.rows + 1);
-  result.offsets.push_back(0);
-  for (const auto& hits : found) {
-    result.offsets.push_back(result.offsets.back() +
-                             static_cast<std::int64_t>(hits.size()));
-  }
-  result.ids.reserve(static_cast<std::size_t>(result.offsets.back()));
-  result.distances.reserve(result.ids.capacity());
   for (auto& hits : found) {
-    for (const auto& hit : hits) {
-      result.ids.push_back(hit.id);
-      result.distances.push_back(hit.key);
-    }
+    result.append(hits, [](float key) { return key; });
     hits = {};
   }
   return result;

@@ -548,7 +548,6 @@ template <class Key>
 Ragged all_within(const RowSet& set, RowsView queries, double radius, bool counting,
                   std::size_t threads, Monitor* monitor) {
   Ragged result;
-  result.offsets.push_back(0);
   const bool tiles = tiles_serve(set.metric, set.dtype) &&
                      queries.rows >= kFewQueries && set.count != 0;
   const std::vector<float> centre =
@@ -567,11 +566,7 @@ Ragged all_within(const RowSet& set, RowsView queries, double radius, bool count
     }
     if (counting) continue;
     for (const auto& hits : found) {
-      for (const Hit<Key>& hit : hits) {
-        result.ids.push_back(hit.id);
-        result.distances.push_back(distance_of(set.metric, hit.key));
-      }
-      result.offsets.push_back(static_cast<std::int64_t>(result.ids.size()));
+      result.append(hits, [&](Key key) { return distance_of(set.metric, key); });
     }
   }
   return result;

@@ -29,9 +29,19 @@ void search_topk(const RowSet& set, RowsView queries, std::size_t k,
                  float* distances);
 
 struct Ragged {
-  std::vector<std::int64_t> offsets;  // queries + 1
+  std::vector<std::int64_t> offsets = {0};  // queries + 1
   std::vector<std::int64_t> ids;
   std::vector<float> distances;
+
+  // The hits of the next query, in order; distance(key) is what their keys mean.
+  template <class Hits, class Distance>
+  void append(const Hits& hits, const Distance& distance) {
+    for (const auto& hit : hits) {
+      ids.push_back(hit.id);
+      distances.push_back(distance(hit.key));
+    }
+    offsets.push_back(static_cast<std::int64_t>(ids.size()));
+  }
 };
 // Everything at a distance <= radius, for each query nearest first, ties by id. The
 // radius is compared as a float32 where distances are not integers.
