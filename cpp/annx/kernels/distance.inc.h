@@ -107,6 +107,12 @@ ANNX_INLINE void float_group(const float* query, const std::byte* const* rows,
   v_fold<R>(s, out);
 }
 
+// One row; not in line, because that costs compile time wherever it is wanted.
+template <class Term, class Load>
+void float_row(const float* query, const std::byte* row, std::size_t dim, float* out) {
+  float_group<Term, Load, 1>(query, &row, dim, out);
+}
+
 // Both of cosine's sums for R rows.
 template <class Load, int R, class Fetch = NoneLater>
 ANNX_INLINE void float_cosine(const float* query, const std::byte* const* rows,
@@ -206,8 +212,7 @@ void float_rows(const float* query, const std::byte* rows, std::size_t stride,
     }
   }
   for (std::size_t i = parts.rows(); i < count; ++i) {
-    const std::byte* row = rows + i * stride;
-    float_group<Term, Load, 1>(query, &row, dim, out + i);
+    float_row<Term, Load>(query, rows + i * stride, dim, out + i);
   }
 }
 
@@ -327,8 +332,7 @@ void float_gather(const float* query, const std::byte* rows, std::size_t stride,
                   const std::uint32_t* slots, std::size_t count, std::size_t dim,
                   float* out) {
   if (count == 1) {  // of which a walk over codes asks many, having fetched them
-    const std::byte* row = rows + slots[0] * stride;
-    float_group<Term, Load, 1>(query, &row, dim, out);
+    float_row<Term, Load>(query, rows + slots[0] * stride, dim, out);
     return;
   }
   gather_groups<kFloatGroup>(
@@ -337,7 +341,7 @@ void float_gather(const float* query, const std::byte* rows, std::size_t stride,
         float_group<Term, Load, kFloatGroup>(query, group, dim, out + i, later);
       },
       [&](std::size_t i, const std::byte* row) {
-        float_group<Term, Load, 1>(query, &row, dim, out + i);
+        float_row<Term, Load>(query, row, dim, out + i);
       });
 }
 
