@@ -147,3 +147,31 @@ def test_starts_are_the_nearest_roots():
     assert choose_starts([], []) == [0]
     assert choose_starts([5], [1.0]) == [5]
     assert choose_starts([5, 6, 7], [2.0, 2.0, 1.0]) == [7, 5]
+
+
+def test_slot_that_no_list_took_may_come_again():
+    keys = np.array([5.0, 1.0, 0.0])
+    links, estimates = [[1, 2], [2], []], [[1.0, 9.0], [0.5], []]
+    found = coded_beam_search(links, keys, lambda slot, key: estimates[slot], [0], 2, 3)
+    assert found == [(0.0, 2), (1.0, 1), (5.0, 0)]
+
+
+def test_walk_goes_no_further_than_its_reach():
+    # In a line away from the query; 2 is the best, 3 and 4 ever further.
+    keys = np.array([9.0, 4.0, 1.0, 2.0, 3.0])
+    links = [[1], [2], [3], [4], []]
+
+    def walk(**rule):
+        asked = []
+
+        def estimate(slot, key):
+            asked.append(slot)
+            return keys[links[slot]]
+
+        coded_beam_search(links, keys, estimate, [0], 5, 5, **rule)
+        return asked
+
+    assert walk() == [0, 1, 2, 3, 4]
+    assert walk(k=1, factor=2.5) == [0, 1, 2, 3]
+    assert walk(k=1, factor=1.5) == [0, 1, 2]
+    assert walk(k=3, factor=1.5) == [0, 1, 2, 3, 4]
