@@ -65,3 +65,22 @@ def test_one_list_has_no_second():
     index = annx.IVFIndex.build(x, n_lists=1, spill=1.0)
     assert index.list_sizes.tolist() == [100]
     assert index.search(x[3], 1).ids.tolist() == [3]
+
+
+@pytest.mark.parametrize("first, then", [(1200, 300), (300, 1200)])
+def test_training_again_chooses_second_lists_among_the_new_ones(first, then):
+    # The number of lists follows from that of the rows, so it falls and rises.
+    x, q = data(1200, 9), data(40, 9, seed=1)
+    index = annx.IVFIndex(9, spill=1.0, n_iterations=3)
+    index.train(x[:first])
+    index.add(x)
+    lists = len(index.list_sizes)
+    index.train(x[:then])
+    fresh = annx.IVFIndex(9, spill=1.0, n_iterations=3)
+    fresh.train(x[:then])
+    fresh.add(x)
+    assert lists != len(index.list_sizes) == len(fresh.list_sizes)
+    assert np.array_equal(index.list_sizes, fresh.list_sizes)
+    found, known = (i.search(q, 5, n_probe=3, rerank=0) for i in (index, fresh))
+    assert np.array_equal(found.ids, known.ids)
+    assert np.array_equal(found.distances, known.distances)

@@ -243,14 +243,12 @@ void IvfIndex::score_lists(const Trained& to, Scratch& scratch, RowsView rows,
   }
   const auto& table = kernels::active();
   if (count == 1) {
-    table.score_point(scratch.centred.data(), trained_->packed.data(),
-                      trained_->offsets.data(), dim, trained_->groups.size(),
-                      scratch.list_keys.data());
+    table.score_point(scratch.centred.data(), to.packed.data(), to.offsets.data(), dim,
+                      to.groups.size(), scratch.list_keys.data());
   } else {
-    table.score_tile(scratch.centred.data(), dim, count, trained_->packed.data(),
-                     trained_->offsets.data(), dim, trained_->groups.data(),
-                     trained_->groups.size(), scratch.list_keys.data(), scratch.stride,
-                     nullptr, 0);
+    table.score_tile(scratch.centred.data(), dim, count, to.packed.data(),
+                     to.offsets.data(), dim, to.groups.data(), to.groups.size(),
+                     scratch.list_keys.data(), scratch.stride, nullptr, 0);
   }
   for (std::size_t i = 0; i < count; ++i) {
     table.float_squares[0](
