@@ -67,7 +67,7 @@ def test_one_list_has_no_second():
     assert index.search(x[3], 1).ids.tolist() == [3]
 
 
-@pytest.mark.parametrize("first, then", [(1200, 300), (300, 1200)])
+@pytest.mark.parametrize(("first", "then"), [(1200, 300), (300, 1200)])
 def test_training_again_chooses_second_lists_among_the_new_ones(first, then):
     # The number of lists follows from that of the rows, so it falls and rises.
     x, q = data(1200, 9), data(40, 9, seed=1)
