@@ -142,6 +142,7 @@ class GraphIndex {
   std::vector<std::uint32_t> listed_pairs(const graph::KnnGraph& near) const;
   std::vector<std::uint32_t> linked_pairs(std::size_t count) const;
   std::vector<std::uint32_t> nearest_pairs() const;
+  std::vector<const std::byte*> record_of(std::int64_t id) const;
   void search_one(const std::byte* query, std::size_t k, std::size_t width,
                   const storage::SlotSet* filter, Scratch& scratch, std::int64_t* ids,
                   float* distances) const;

@@ -177,15 +177,21 @@ void GraphIndex::search_one(const std::byte* query, std::size_t k, std::size_t w
   }
 }
 
+// The groups of a node's record, or of the roots'.
+std::vector<const std::byte*> GraphIndex::record_of(std::int64_t id) const {
+  const storage::CodedLinks& links = id == kRootsId ? roots_ : coded_;
+  std::vector<const std::byte*> groups;
+  const std::byte* group = links.record(id == kRootsId ? 0 : ids_.slot_of(id));
+  for (; group != nullptr; group = links.next(group)) groups.push_back(group);
+  return groups;
+}
+
 GraphIndex::LinkCodes GraphIndex::link_codes(std::int64_t id) const {
   const auto lock = lock_.read();
   LinkCodes result;
   if (codec_ == nullptr) return result;
-  const storage::CodedLinks& links = id == kRootsId ? roots_ : coded_;
-  const std::uint32_t slot = id == kRootsId ? 0 : ids_.slot_of(id);
   const auto widen = kernels::active().widen[static_cast<std::size_t>(DType::kFloat16)];
-  for (const std::byte* group = links.record(slot); group != nullptr;
-       group = links.next(group)) {
+  for (const std::byte* group : record_of(id)) {
     for (std::size_t lane = 0; lane < kernels::kLinkGroup; ++lane) {
       const std::uint32_t other =
           storage::CodedLinks::words(group)[lane] & storage::kSlotMask;
@@ -212,8 +218,6 @@ std::vector<float> GraphIndex::estimate_links(const std::byte* query, std::int64
   const auto lock = lock_.read();
   std::vector<float> result;
   if (codec_ == nullptr) return result;
-  const storage::CodedLinks& links = id == kRootsId ? roots_ : coded_;
-  const std::uint32_t slot = id == kRootsId ? 0 : ids_.slot_of(id);
   codec::RowCodec::Query row_query;
   codec::LinkCodec::Query link_query;
   row_query.set(rows_, query);
@@ -221,9 +225,11 @@ std::vector<float> GraphIndex::estimate_links(const std::byte* query, std::int64
   const float* vector = row_query.vector(gain);
   link_query.set(*codec_, vector, gain);
   key = 0;
-  if (id != kRootsId) row_query.score(&slot, 1, &key);
-  for (const std::byte* group = links.record(slot); group != nullptr;
-       group = links.next(group)) {
+  if (id != kRootsId) {
+    const std::uint32_t slot = ids_.slot_of(id);
+    row_query.score(&slot, 1, &key);
+  }
+  for (const std::byte* group : record_of(id)) {
     std::array<float, kernels::kLinkGroup> keys;
     kernels::active().link_scan(link_query.view(), storage::CodedLinks::codes(group),
                                 storage::CodedLinks::offsets(group),

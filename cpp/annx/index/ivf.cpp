@@ -23,8 +23,6 @@ constexpr std::size_t kMaxLists = std::size_t{1} << 24;
 // Dimensions of a rotation that is learnt: its matrix takes 64 MiB.
 constexpr std::size_t kMaxLearnt = 4096;
 
-std::string of(std::size_t n) { return std::to_string(n); }
-
 IvfOptions checked(const IvfOptions& options) {
   const auto refuse = [](const std::string& what) { throw InvalidArgument(what); };
   if (options.dim == 0) refuse("dim is 0; it must be at least 1");
@@ -51,7 +49,7 @@ IvfOptions checked(const IvfOptions& options) {
     const bool turned = options.grid == codec::GridCodec::Kind::kRabitq;
     if (options.grid_bits < 2 || options.grid_bits > 8 || options.keep_rows ||
         (turned && options.codec != IvfCodec::kRabitq)) {
-      refuse("bits is " + of(options.grid_bits) +
+      refuse("bits is " + std::to_string(options.grid_bits) +
              "; codes of 2 to 8 bits are kept in place of vectors" +
              (turned ? ", and rotated ones by codec 'rabitq' only" : ""));
     }
@@ -62,8 +60,8 @@ IvfOptions checked(const IvfOptions& options) {
            std::string(name_of(options.dtype)) + " cannot be kept as that");
   }
   if (options.n_lists > kMaxLists) {
-    refuse("n_lists is " + of(options.n_lists) + "; it must be at most " +
-           of(kMaxLists));
+    refuse("n_lists is " + std::to_string(options.n_lists) + "; it must be at most " +
+           std::to_string(kMaxLists));
   }
   using Turn = PieceCodec::Turn;
   const bool product =
@@ -72,15 +70,15 @@ IvfOptions checked(const IvfOptions& options) {
     refuse("rotation is given; codecs 'pq4' and 'pq8' alone have the choice");
   }
   if (options.turn == Turn::kLearnt && options.dim > kMaxLearnt) {
-    refuse("rotation is 'opq'; dim must be at most " + of(kMaxLearnt) + ", and is " +
-           of(options.dim));
+    refuse("rotation is 'opq'; dim must be at most " + std::to_string(kMaxLearnt) +
+           ", and is " + std::to_string(options.dim));
   }
   if (flat && !options.residual) {
     refuse("residual is false; lists of codec 'flat' hold no codes");
   }
   if (product && (options.n_segments == 0 || options.n_segments > options.dim)) {
-    refuse("n_segments is " + of(options.n_segments) + "; it must be from 1 to dim, " +
-           of(options.dim));
+    refuse("n_segments is " + std::to_string(options.n_segments) +
+           "; it must be from 1 to dim, " + std::to_string(options.dim));
   }
   return options;
 }

@@ -17,8 +17,6 @@ using storage::CodeLists;
 
 constexpr std::uint32_t kNoPlace = 0xFFFFFFFFu;
 
-std::string of(std::size_t n) { return std::to_string(n); }
-
 // Rounding to 16 bits may overflow what float32 held.
 void check_narrow(DType storage, RowsView rows, std::size_t dim) {
   if (storage != DType::kFloat16) return;
@@ -27,7 +25,7 @@ void check_narrow(DType storage, RowsView rows, std::size_t dim) {
     float most = 0;
     for (std::size_t k = 0; k < dim; ++k) most = std::max(most, std::abs(row[k]));
     if (most >= 65520.0f) {
-      throw InvalidArgument("vectors[" + of(i) +
+      throw InvalidArgument("vectors[" + std::to_string(i) +
                             "] holds a value too large for float16");
     }
   }
@@ -101,8 +99,8 @@ void IvfIndex::locate() const {
       const std::uint32_t place = lists.place(l, i);
       const std::uint32_t slot = lists.slot(place);
       if (slot >= count || places[slot] != kNoPlace) {
-        throw FormatError("the lists of the index are damaged: slot " + of(slot) +
-                          " is not there or has two codes");
+        throw FormatError("the lists of the index are damaged: slot " +
+                          std::to_string(slot) + " is not there or has two codes");
       }
       places[slot] = place;
     }

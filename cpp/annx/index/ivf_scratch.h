@@ -26,6 +26,7 @@ struct IvfIndex::Scratch {
   std::vector<float> minima;
   std::vector<std::uint32_t> probes;
   std::vector<float> probe_keys;
+  std::vector<std::uint32_t> tied;  // places, in drop_ties()
   // Candidates, `size` of them: estimate, place, and which of the probes.
   std::vector<float> keys;
   std::vector<std::uint32_t> places;

@@ -92,7 +92,7 @@ float IvfIndex::Scratch::shrink(std::size_t wanted, bool exactly) {
 }
 
 void IvfIndex::Scratch::drop_ties(std::size_t wanted, float limit) {
-  std::vector<std::uint32_t> tied;
+  tied.clear();
   for (std::size_t i = 0; i < size; ++i) {
     if (keys[i] == limit) tied.push_back(places[i]);
   }

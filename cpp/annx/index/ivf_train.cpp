@@ -23,8 +23,6 @@ constexpr std::size_t kPortionBytes = std::size_t{16} << 20;
 // Rows whose residuals train the codes.
 constexpr std::size_t kCodeSample = 16384;
 
-std::string of(std::size_t n) { return std::to_string(n); }
-
 // 2 sqrt(rows), unless lists would have fewer than 39 rows: blocks of 32 would be
 // mostly empty.
 std::size_t lists_for(std::size_t rows) {
@@ -47,9 +45,9 @@ void IvfIndex::train(RowsView rows, std::size_t threads, Monitor* monitor) {
     const std::string codes = flat()  ? ""
                               : bytes ? " of 8-bit codes"
                                       : " of 4-bit codes";
-    throw InvalidArgument("vectors has " + of(rows.rows) + " rows; training " +
-                          of(lists) + " lists" + codes + " needs at least " +
-                          of(least));
+    throw InvalidArgument("vectors has " + std::to_string(rows.rows) +
+                          " rows; training " + std::to_string(lists) + " lists" +
+                          codes + " needs at least " + std::to_string(least));
   }
   // The sample, as float32.
   std::size_t count = rows.rows;

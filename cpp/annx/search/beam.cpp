@@ -74,7 +74,7 @@ kernels::LinkAhead look_ahead(const storage::Adjacency& graph, const CodedLinks&
 float limit_by(const Reach& reach, const CandidateList& beam,
                const CandidateList& found) {
   const float sure = reach.limit(found);
-  if (beam.size() < reach.k || found.size() == 0 ||
+  if (reach.k == 0 || beam.size() < reach.k || found.size() == 0 ||
       beam.key(reach.k - 1) < found.key(0)) {
     return sure;
   }
@@ -165,7 +165,7 @@ void coded_beam_search(const storage::Adjacency& graph, const CodedLinks& coded,
     float key;
     scorer.score(&node, 1, &key);
     found.insert(key, node);
-    if (reach.k != 0) most = limit_by(reach, beam, found);
+    most = limit_by(reach, beam, found);
     const std::byte* group = coded.record(node);
     if (group == nullptr) {
       score_neighbours(graph, node, count, scorer, most, scratch);

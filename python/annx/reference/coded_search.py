@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annx.reference.graph import Pair
+from annx.reference.graph import Pair, reach
 
 __all__ = ["choose_starts", "coded_beam_search"]
 
@@ -117,10 +117,10 @@ def coded_beam_search(
         return None
 
     def limit() -> float:
-        known = factor * found[k - 1][0] if 0 < k <= len(found) else math.inf
+        known = reach(found, k, factor)
         if not 0 < k <= len(beam) or beam[k - 1][0] < found[0][0]:
             return known
-        return min(known, factor * beam[k - 1][0])
+        return min(known, reach(beam, k, factor))
 
     ahead = next_slot()
     while ahead is not None or (ahead := next_slot()) is not None:

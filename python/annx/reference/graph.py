@@ -44,6 +44,14 @@ Pair = tuple[float, int]
 """A key (smaller is nearer) and a slot."""
 
 
+def reach(best: list[Pair], k: int, factor: float) -> float:
+    """Return the key beyond which a walk does not go, from the best pairs so far.
+
+    Infinite for k = 0, and until there are k.
+    """
+    return factor * best[k - 1][0] if 0 < k <= len(best) else np.inf
+
+
 def beam_search(
     links: list[list[int]],
     query_keys: NDArray[np.float64],
@@ -92,7 +100,7 @@ def beam_search(
     beam = sorted((float(query_keys[slot]), slot) for slot in met)[:width]
     expanded: set[int] = set()
     while True:
-        most = factor * beam[k - 1][0] if 0 < k <= len(beam) else np.inf
+        most = reach(beam, k, factor)
         waiting = [
             slot for key, slot in beam if slot not in expanded and not key > most
         ]
