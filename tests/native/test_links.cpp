@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "annx/base/random.h"
+#include "annx/codec/level_panels.h"
 #include "annx/kernels/dispatch.h"
 #include "check.h"
 
@@ -41,23 +42,14 @@ Case make_case(std::size_t parts, std::uint64_t seed) {
   return c;
 }
 
-struct Tables {
-  std::vector<std::uint8_t> entries;
-  float step = -1;
-  float bias = -1;
-};
-
-Tables tables_of(const KernelTable& table, const Case& c) {
-  Tables t;
-  std::vector<float> sums(c.widths.size() * kLinkLevels);
-  t.entries.resize(sums.size());
-  table.level_tables(c.coordinates.data(), c.levels.data(), c.widths.data(),
-                     c.widths.size(), sums.data(), t.entries.data(), &t.step, &t.bias);
-  return t;
+codec::LevelPanels::Tables tables_of(const KernelTable& table, const Case& c) {
+  codec::LevelPanels::Tables tables;
+  codec::LevelPanels(c.levels, c.widths).fill(c.coordinates.data(), tables, table);
+  return tables;
 }
 
 // Nothing to read ahead.
-constexpr LinkAhead kStay{nullptr, nullptr, 0};
+constexpr LinkAhead kStay{nullptr, nullptr, 0, 0};
 
 bool same(const std::vector<float>& a, const std::vector<float>& b) {
   return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
@@ -72,8 +64,8 @@ ANNX_TEST(link_kernels_agree_on_every_instruction_set) {
     const KernelTable& table = table_for(isa.name);
     for (const std::size_t parts : {4u, 8u, 12u, 64u, 252u, 256u}) {
       const Case c = make_case(parts, 7);
-      const Tables expected = tables_of(scalar, c);
-      const Tables tables = tables_of(table, c);
+      const auto expected = tables_of(scalar, c);
+      const auto tables = tables_of(table, c);
       CHECK(tables.entries == expected.entries);
       CHECK(tables.step == expected.step && tables.bias == expected.bias);
 
@@ -149,6 +141,31 @@ ANNX_TEST(link_scan_adds_up_the_entries_of_the_codes) {
         sum += tables[p * kLinkLevels + code];
       }
       CHECK(out[i] == static_cast<float>(sum));
+    }
+  }
+}
+
+ANNX_TEST(hadamard_is_the_sum_by_signs_on_every_instruction_set) {
+  for (std::size_t n = 1; n <= 2048; n *= 2) {
+    const Random random(9, n);
+    std::vector<float> x(n), signs(n);
+    for (std::size_t i = 0; i < n; ++i) {
+      x[i] = static_cast<float>(random.below(i, 17)) - 8;
+      signs[i] = random.below(n + i, 2) == 0 ? 0.5f : -0.5f;
+    }
+    // Sums of small multiples of a half are exact in any order.
+    std::vector<float> expected(n);
+    for (std::size_t i = 0; i < n; ++i) {
+      for (std::size_t j = 0; j < n; ++j) {
+        const float term = signs[j] * x[j];
+        expected[i] += std::popcount(i & j) % 2 == 0 ? term : -term;
+      }
+    }
+    for (const IsaInfo& isa : compiled_isas()) {
+      if (!isa.supported) continue;
+      std::vector<float> got = x;
+      table_for(isa.name).hadamard(got.data(), signs.data(), n);
+      CHECK(same(got, expected));
     }
   }
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "annx/base/random.h"
+#include "annx/codec/level_panels.h"
 #include "annx/kernels/dispatch.h"
 #include "check.h"
 
@@ -53,19 +54,10 @@ Case make_case(std::size_t parts, std::size_t count, std::uint64_t seed) {
   return c;
 }
 
-struct Tables {
-  std::vector<std::uint8_t> entries;
-  float step = -1;
-  float bias = -1;
-};
-
-Tables tables_of(const KernelTable& table, const Case& c) {
-  Tables t;
-  std::vector<float> sums(c.widths.size() * kLinkLevels);
-  t.entries.resize(sums.size());
-  table.level_tables(c.coordinates.data(), c.levels.data(), c.widths.data(),
-                     c.widths.size(), sums.data(), t.entries.data(), &t.step, &t.bias);
-  return t;
+codec::LevelPanels::Tables tables_of(const KernelTable& table, const Case& c) {
+  codec::LevelPanels::Tables tables;
+  codec::LevelPanels(c.levels, c.widths).fill(c.coordinates.data(), tables, table);
+  return tables;
 }
 
 struct Found {
@@ -73,7 +65,8 @@ struct Found {
   std::vector<std::uint32_t> places;
 };
 
-Found scan(const KernelTable& table, const Case& c, const Tables& t, float limit) {
+Found scan(const KernelTable& table, const Case& c, const codec::LevelPanels::Tables& t,
+           float limit) {
   Found found;
   found.keys.resize(c.count + kPieceGroup + 1);
   found.places.resize(found.keys.size());
@@ -93,11 +86,11 @@ ANNX_TEST(scan_kernels_agree_on_every_instruction_set) {
   for (const std::size_t parts : {4u, 8u, 36u, 256u, 260u, 516u}) {
     for (const std::size_t count : {1u, 31u, 32u, 33u, 100u}) {
       const Case c = make_case(parts, count, count);
-      const Tables expected = tables_of(scalar, c);
+      const auto expected = tables_of(scalar, c);
       for (const IsaInfo& isa : compiled_isas()) {
         if (!isa.supported) continue;
         const KernelTable& table = table_for(isa.name);
-        const Tables got = tables_of(table, c);
+        const auto got = tables_of(table, c);
         CHECK(got.entries == expected.entries);
         CHECK(got.step == expected.step && got.bias == expected.bias);
         for (const float limit :
@@ -115,7 +108,7 @@ ANNX_TEST(scan_kernels_agree_on_every_instruction_set) {
 ANNX_TEST(scan_kernels_sum_what_tables_say) {
   const Case c = make_case(260, 70, 5);
   const KernelTable& table = active();
-  const Tables t = tables_of(table, c);
+  const auto t = tables_of(table, c);
   const Found all = scan(table, c, t, std::numeric_limits<float>::infinity());
   CHECK(all.keys.size() == c.count);
   const std::size_t codes = c.widths.size() / 2 * kPieceGroup;

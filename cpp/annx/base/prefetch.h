@@ -24,4 +24,9 @@ inline void prefetch_run(const void* p, std::size_t bytes) {
   for (std::size_t i = 0; i < end; i += 64) prefetch(at + i);
 }
 
+// How many lines of it are left.
+inline std::size_t lines_after_run(std::size_t bytes) {
+  return bytes < kPrefetchRun ? 0 : (bytes - kPrefetchRun + 63) / 64;
+}
+
 }  // namespace annx

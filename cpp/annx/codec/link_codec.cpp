@@ -285,6 +285,7 @@ LinkCodec::LinkCodec(MatrixView<float> differences, std::vector<float> mean,
 // bits, and the axes then stay in the second-level cache.
 void LinkCodec::derive() {
   halves_ = half_squares(levels_, widths_);
+  panels_ = LevelPanels(levels_, widths_);
   if (axes_.empty()) {
     rotation_.emplace(dim_, seed_);
     return;
@@ -308,7 +309,8 @@ void LinkCodec::derive() {
 std::size_t LinkCodec::memory_bytes() const {
   const std::size_t floats = axes_.size() + levels_.size() + mean_.size() +
                              halves_.size() + narrow_steps_.size();
-  return floats * sizeof(float) + widths_.size() + narrow_axes_.size();
+  return floats * sizeof(float) + widths_.size() + narrow_axes_.size() +
+         panels_.memory_bytes();
 }
 
 std::vector<float> LinkCodec::axes_matrix() const {
@@ -424,17 +426,13 @@ void LinkCodec::Query::set(const LinkCodec& codec, const float* vector, float ga
           static_cast<float>(products_[k]) * step * codec.narrow_steps_[k];
     }
   }
-  sums_.resize(codec.parts() * kLinkLevels);
-  tables_.resize(codec.parts() * kLinkLevels);
-  view_.tables = tables_.data();
+  codec.panels_.fill(coordinates_.data(), tables_);
+  view_.tables = tables_.entries.data();
   view_.parts = codec.parts();
   view_.gain = gain * codec.offset_unit_;
-  table.level_tables(coordinates_.data(), codec.levels_.data(), codec.widths_.data(),
-                     codec.parts(), sums_.data(), tables_.data(), &view_.step,
-                     &view_.bias);
   const float ratio = codec.scale_unit_ / codec.offset_unit_;
-  view_.step *= ratio;
-  view_.bias *= ratio;
+  view_.step = tables_.step * ratio;
+  view_.bias = tables_.bias * ratio;
 }
 
 // --- persistence

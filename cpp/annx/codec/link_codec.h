@@ -41,6 +41,7 @@
 #include <vector>
 
 #include "annx/base/matrix_view.h"
+#include "annx/codec/level_panels.h"
 #include "annx/codec/rotation.h"
 #include "annx/kernels/table.h"
 #include "annx/storage/array.h"
@@ -124,8 +125,7 @@ class LinkCodec {
     std::vector<std::byte> bytes_;
     std::vector<std::int32_t> products_;
     std::vector<float> coordinates_;
-    std::vector<float> sums_;
-    std::vector<std::uint8_t> tables_;
+    LevelPanels::Tables tables_;
   };
 
   void save_to(storage::FileWriter& file) const;
@@ -154,6 +154,7 @@ class LinkCodec {
   std::vector<std::byte> narrow_axes_;  // axes_ in 8 bits, [axes][narrow_stride_]
   std::vector<float> narrow_steps_;     // [axes]: their unit
   std::size_t narrow_stride_ = 0;
+  LevelPanels panels_;
   std::optional<RandomRotation> rotation_;
 };
 

@@ -134,7 +134,10 @@ void PieceCodec::train(MatrixView<float> units, std::size_t threads, Monitor* mo
 void PieceCodec::derive() {
   halves_ = half_squares(levels_, widths_, level_count());
   if (turn() == Turn::kRandom) rotation_.emplace(dim_, options_.seed);
-  if (!bytes()) return;
+  if (!bytes()) {
+    panels_ = LevelPanels(levels_, widths_);
+    return;
+  }
   constexpr std::size_t kGroup = kernels::kGroup;
   packed_.resize(levels_.size());
   std::size_t at = 0;
@@ -166,7 +169,7 @@ unsigned PieceCodec::code_at(const std::uint8_t* codes, std::size_t lane,
 std::size_t PieceCodec::memory_bytes() const {
   const std::size_t floats =
       mean_.size() + levels_.size() + halves_.size() + axes_.size() + packed_.size();
-  return floats * sizeof(float) + widths_.size();
+  return floats * sizeof(float) + widths_.size() + panels_.memory_bytes();
 }
 
 // In place: the rotation.
@@ -343,12 +346,12 @@ void PieceCodec::turn_back(float* x) const {
 void PieceCodec::Query::set(const PieceCodec& codec, const float* vector) {
   coordinates_.resize(codec.dim_);
   codec.project(vector, coordinates_.data());
-  sums_.resize(codec.pieces() * codec.level_count());
   const float ratio = codec.scale_unit_ / codec.offset_unit_;
   view_.parts = codec.pieces();
   view_.unit = codec.offset_unit_;
   if (codec.bytes()) {
     static constexpr float kNothing[256] = {};
+    sums_.resize(codec.pieces() * 256);
     const float* at = coordinates_.data();
     const float* packed = codec.packed_.data();
     for (std::size_t p = 0; p < codec.pieces(); ++p) {
@@ -362,13 +365,10 @@ void PieceCodec::Query::set(const PieceCodec& codec, const float* vector) {
     view_.bias = -ratio;
     return;
   }
-  tables_.resize(codec.pieces() * kLinkLevels);
-  view_.tables = tables_.data();
-  kernels::active().level_tables(coordinates_.data(), codec.levels_.data(),
-                                 codec.widths_.data(), codec.pieces(), sums_.data(),
-                                 tables_.data(), &view_.step, &view_.bias);
-  view_.step *= ratio;
-  view_.bias *= ratio;
+  codec.panels_.fill(coordinates_.data(), tables_);
+  view_.tables = tables_.entries.data();
+  view_.step = tables_.step * ratio;
+  view_.bias = tables_.bias * ratio;
 }
 
 std::size_t PieceCodec::scan(const Query& query, const std::byte* blocks,

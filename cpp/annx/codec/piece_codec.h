@@ -42,6 +42,7 @@
 
 #include "annx/base/matrix_view.h"
 #include "annx/base/parallel.h"
+#include "annx/codec/level_panels.h"
 #include "annx/codec/rotation.h"
 #include "annx/kernels/table.h"
 #include "annx/storage/file.h"
@@ -118,7 +119,7 @@ class PieceCodec {
     kernels::ScanQuery view_{};
     std::vector<float> coordinates_;
     std::vector<float> sums_;  // of kBytes: -<q', level>, [piece][256]
-    std::vector<std::uint8_t> tables_;
+    LevelPanels::Tables tables_;
   };
   // As ScanBlocks in kernels/table.h: keys and places of those of `count` codes whose
   // key is below `limit`.
@@ -163,6 +164,7 @@ class PieceCodec {
   // Derived from the above.
   std::vector<float> halves_;  // [piece][level_count()]: half the square of a level
   std::vector<float> packed_;  // of kBytes, as ScoreTile reads them: -levels
+  LevelPanels panels_;         // of the others
   std::optional<RandomRotation> rotation_;
 };
 

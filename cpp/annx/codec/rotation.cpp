@@ -26,8 +26,7 @@ void RandomRotation::apply(float* x) const {
   const float* signs = signs_.data();
   for (std::size_t round = 0; round < kRounds; ++round) {
     for (float* window : {x, x + (dim_ - power_)}) {
-      for (std::size_t i = 0; i < power_; ++i) window[i] *= signs[i];
-      hadamard(window, power_);
+      hadamard(window, signs, power_);
       signs += power_;
     }
   }
@@ -37,10 +36,11 @@ void RandomRotation::apply(float* x) const {
 void RandomRotation::apply_inverse(float* x) const {
   const auto hadamard = kernels::active().hadamard;
   const float* signs = signs_.data() + signs_.size();
+  const std::vector<float> ones(power_, 1.0f);
   for (std::size_t round = 0; round < kRounds; ++round) {
     for (float* window : {x + (dim_ - power_), x}) {
       signs -= power_;
-      hadamard(window, power_);
+      hadamard(window, ones.data(), power_);
       for (std::size_t i = 0; i < power_; ++i) window[i] *= signs[i];
     }
   }

@@ -409,8 +409,15 @@ void RowCodec::Query::set(const RowCodec& codec, const std::byte* query) {
     codec.is_byte()
         ? kernels::active().widen[codec.traversal_type_](query, dim, unit_.data())
         : static_cast<void>(std::memcpy(unit_.data(), query, dim * 4));
-    query_norm_ = norm_of(unit_.data(), dim);
-    for (float& x : unit_) x = query_norm_ > 0 ? x / query_norm_ : 0.0f;
+    const float norm = norm_of(unit_.data(), dim);
+    query_norm_ = norm;
+    // The pointer and the local norm let the compiler divide several at once.
+    float* const unit = unit_.data();
+    if (norm > 0) {
+      for (std::size_t i = 0; i < dim; ++i) unit[i] /= norm;
+    } else {
+      std::fill_n(unit, dim, 0.0f);
+    }
   }
   if (codec.is_byte()) {
     bytes_.assign(codec.padded_dim_, std::byte{0});
@@ -564,15 +571,27 @@ double RowCodec::Query::exact(std::uint32_t slot) {
                             dim * 4, 1, dim, &value);
     return static_cast<double>(value);
   };
+  // Kernels give the same bits of rows of every type, so only rows that are split or
+  // centred must be put together first.
+  const bool whole = !codec.is_byte() && codec.layout_ != Layout::kSplit &&
+                     (codec.dtype_ != DType::kFloat32 || codec.centre_.empty());
+  const auto of_stored = [&](kernels::Op op, const float* query) {
+    float value;
+    table.float_rows[op][codec.traversal_type_](
+        query, codec.high_.data() + slot * codec.stride_, codec.stride_, 1, dim,
+        &value);
+    return static_cast<double>(value);
+  };
   if (codec.metric_ == Metric::kCosine) {
     if (query_norm_ == 0 || codec.scale_[slot] == 0) return 1.0;
+    // Half the squared distance of the directions is 1 - cosine and cancels nothing.
     if (codec.dtype_ == DType::kFloat32) {
+      if (whole) return 0.5 * of_stored(kernels::kOpL2, unit_.data());
       codec.decode_float32(slot, row_.data());
     } else {
       codec.widen(slot, row_.data());
       for (float& x : row_) x *= codec.scale_[slot];
     }
-    // Half the squared distance of the directions is 1 - cosine and cancels nothing.
     return 0.5 * canonical(kernels::kOpL2, unit_.data());
   }
   double distance;
@@ -582,9 +601,10 @@ double RowCodec::Query::exact(std::uint32_t slot) {
     table.byte_rows[op_][type](query_, codec.high_.data() + slot * codec.stride_,
                                codec.stride_, 1, dim, &integer);
     distance = integer;
+  } else if (whole) {
+    distance = of_stored(op_, reinterpret_cast<const float*>(query_));
   } else {
-    codec.dtype_ == DType::kFloat32 ? codec.decode_float32(slot, row_.data())
-                                    : codec.widen(slot, row_.data());
+    codec.decode_float32(slot, row_.data());
     distance = canonical(op_, reinterpret_cast<const float*>(query_));
   }
   if (codec.metric_ == Metric::kPoincare) {

@@ -234,7 +234,7 @@ std::vector<float> GraphIndex::estimate_links(const std::byte* query, std::int64
     kernels::active().link_scan(link_query.view(), storage::CodedLinks::codes(group),
                                 storage::CodedLinks::offsets(group),
                                 storage::CodedLinks::scales(group), key, 0.0f,
-                                {nullptr, nullptr, 0}, keys.data());
+                                {nullptr, nullptr, 0, 0}, keys.data());
     for (std::size_t lane = 0; lane < keys.size(); ++lane) {
       const std::uint32_t other =
           storage::CodedLinks::words(group)[lane] & storage::kSlotMask;

@@ -7,61 +7,86 @@
 namespace annx::kernels::ANNX_ISA_NS {
 namespace {
 
-// The least and the greatest of all lanes, in each of them.
-ANNX_INLINE Lanes least_everywhere(Lanes a) {
-  ANNX_UNROLL
-  for (std::size_t h = 1; h < kTileLanes; h *= 2) a = lanes_min(a, lanes_partner(a, h));
-  return a;
+#ifndef ANNX_PANEL_BYTES
+// out[part][level] = the level's sum less the part's least, times scale, to the
+// nearest.
+ANNX_INLINE void panel_bytes(const float* sums, const float* leasts, float scale,
+                             std::uint8_t* out) {
+  for (std::size_t i = 0; i < kLinkPanel; i += kTileLanes) {
+    const Lanes least = lanes_load(leasts + i);
+    for (std::size_t c = 0; c < kLinkLevels; ++c) {
+      const Lanes above = lanes_sub(lanes_load(sums + c * kLinkPanel + i), least);
+      float lanes[kTileLanes];
+      lanes_store(lanes, lanes_fma(above, lanes_set(scale), lanes_set(0.5f)));
+      for (std::size_t j = 0; j < kTileLanes; ++j) {
+        out[(i + j) * kLinkLevels + c] =
+            static_cast<std::uint8_t>(static_cast<int>(lanes[j]));
+      }
+    }
+  }
 }
-ANNX_INLINE Lanes most_everywhere(Lanes a) {
-  ANNX_UNROLL
-  for (std::size_t h = 1; h < kTileLanes; h *= 2) a = lanes_max(a, lanes_partner(a, h));
-  return a;
-}
+#endif
 
 void level_tables(const float* coordinates, const float* books,
-                  const std::uint8_t* widths, std::size_t parts, float* sums,
+                  const std::uint8_t* widths, std::size_t panels, float* room,
                   std::uint8_t* out, float* step, float* bias) {
-  constexpr std::size_t kRegisters = kLinkLevels / kTileLanes;
-  // The same number in every lane: the widest range so far, the sum of the least ones.
-  Lanes widest = lanes_set(0.0f);
-  Lanes least_sum = lanes_set(0.0f);
-  for (std::size_t p = 0; p < parts; ++p) {
-    Lanes t[kRegisters];
+  constexpr std::size_t kVectors = kLinkPanel / kTileLanes;
+  // Sums that the registers hold together.
+  constexpr std::size_t kTogether = 8;
+  constexpr std::size_t kSums = kLinkPanel * kLinkLevels;
+  Lanes widest[kVectors];
+  Lanes total[kVectors];
+  for (std::size_t v = 0; v < kVectors; ++v) widest[v] = total[v] = lanes_set(0.0f);
+  for (std::size_t p = 0; p < panels; ++p) {
+    float* const sums = room + p * (kSums + kLinkPanel);
+    const std::size_t width = widths[p];
     ANNX_UNROLL
-    for (std::size_t r = 0; r < kRegisters; ++r) t[r] = lanes_set(0.0f);
-    for (std::size_t k = 0; k < widths[p]; ++k) {
-      const Lanes x = lanes_set(*coordinates++);
-      ANNX_UNROLL
-      for (std::size_t r = 0; r < kRegisters; ++r) {
-        t[r] = lanes_fma(x, lanes_load(books + r * kTileLanes), t[r]);
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      Lanes low = lanes_set(3.402823466e38f);
+      Lanes high = lanes_set(-3.402823466e38f);
+      for (std::size_t c = 0; c < kLinkLevels; c += kTogether) {
+        Lanes t[kTogether];
+        ANNX_UNROLL
+        for (std::size_t j = 0; j < kTogether; ++j) t[j] = lanes_set(0.0f);
+        const float* book = books + c * kLinkPanel + v * kTileLanes;
+        for (std::size_t k = 0; k < width; ++k, book += kSums) {
+          const Lanes x = lanes_load(coordinates + k * kLinkPanel + v * kTileLanes);
+          ANNX_UNROLL
+          for (std::size_t j = 0; j < kTogether; ++j) {
+            t[j] = lanes_fma(x, lanes_load(book + j * kLinkPanel), t[j]);
+          }
+        }
+        ANNX_UNROLL
+        for (std::size_t j = 0; j < kTogether; ++j) {
+          lanes_store(sums + (c + j) * kLinkPanel + v * kTileLanes, t[j]);
+          low = lanes_min(low, t[j]);
+          high = lanes_max(high, t[j]);
+        }
       }
-      books += kLinkLevels;
+      lanes_store(sums + kSums + v * kTileLanes, low);
+      widest[v] = lanes_max(widest[v], lanes_sub(high, low));
+      total[v] = lanes_add(total[v], low);
     }
-    Lanes least = t[0];
-    Lanes most = t[0];
-    ANNX_UNROLL
-    for (std::size_t r = 1; r < kRegisters; ++r) {
-      least = lanes_min(least, t[r]);
-      most = lanes_max(most, t[r]);
-    }
-    least = least_everywhere(least);
-    most = most_everywhere(most);
-    ANNX_UNROLL
-    for (std::size_t r = 0; r < kRegisters; ++r) {
-      lanes_store(sums + p * kLinkLevels + r * kTileLanes, lanes_sub(t[r], least));
-    }
-    least_sum = lanes_add(least_sum, least);
-    widest = lanes_max(widest, lanes_sub(most, least));
+    coordinates += width * kLinkPanel;
+    books += width * kSums;
   }
-  float lanes[kTileLanes];
-  lanes_store(lanes, least_sum);
-  *bias = lanes[0];
-  lanes_store(lanes, widest);
-  *step = lanes[0] / 127;
-  const float scale = lanes[0] > 0 ? 127 / lanes[0] : 0;
-  for (std::size_t i = 0; i < parts * kLinkLevels; ++i) {
-    out[i] = static_cast<std::uint8_t>(static_cast<int>(sums[i] * scale + 0.5f));
+  float ranges[kLinkPanel];
+  float leasts[kLinkPanel];
+  for (std::size_t v = 0; v < kVectors; ++v) {
+    lanes_store(ranges + v * kTileLanes, widest[v]);
+    lanes_store(leasts + v * kTileLanes, total[v]);
+  }
+  float range = 0;
+  *bias = 0;
+  for (std::size_t i = 0; i < kLinkPanel; ++i) {
+    range = ranges[i] > range ? ranges[i] : range;
+    *bias += leasts[i];
+  }
+  *step = range / 127;
+  const float scale = range > 0 ? 127 / range : 0;
+  for (std::size_t p = 0; p < panels; ++p) {
+    const float* const sums = room + p * (kSums + kLinkPanel);
+    panel_bytes(sums, sums + kSums, scale, out + p * kSums);
   }
 }
 
@@ -180,6 +205,22 @@ void piece_encode(const float* coordinates, const float* books, const float* hal
                             });
 }
 
+// Butterflies between R vectors, at strides of 1, 2, ... R / 2 of them.
+template <std::size_t R>
+ANNX_INLINE void butterflies(Lanes (&v)[R]) {
+  ANNX_UNROLL
+  for (std::size_t s = 1; s < R; s *= 2) {
+    ANNX_UNROLL
+    for (std::size_t m = 0; m < R; ++m) {
+      if ((m & s) != 0) continue;
+      const Lanes a = v[m];
+      const Lanes b = v[m + s];
+      v[m] = lanes_add(a, b);
+      v[m + s] = lanes_sub(a, b);
+    }
+  }
+}
+
 // Butterflies of the strides h, 2 h, ... R h / 2 over n values, n at least R h.
 template <std::size_t R>
 ANNX_INLINE void wide_butterflies(float* x, std::size_t n, std::size_t h) {
@@ -188,25 +229,58 @@ ANNX_INLINE void wide_butterflies(float* x, std::size_t n, std::size_t h) {
       Lanes v[R];
       ANNX_UNROLL
       for (std::size_t m = 0; m < R; ++m) v[m] = lanes_load(x + j + m * h);
-      ANNX_UNROLL
-      for (std::size_t s = 1; s < R; s *= 2) {
-        ANNX_UNROLL
-        for (std::size_t m = 0; m < R; ++m) {
-          if ((m & s) != 0) continue;
-          const Lanes a = v[m];
-          const Lanes b = v[m + s];
-          v[m] = lanes_add(a, b);
-          v[m + s] = lanes_sub(a, b);
-        }
-      }
+      butterflies(v);
       ANNX_UNROLL
       for (std::size_t m = 0; m < R; ++m) lanes_store(x + j + m * h, v[m]);
     }
   }
 }
 
-void hadamard(float* x, std::size_t n) {
+// What a butterfly within vectors needs: signs[b][i] is -1 where bit b of i is set, and
+// lane i becomes its partner's value plus or minus its own.
+struct LaneSigns {
+  static constexpr std::size_t kBits = kTileLanes == 16 ? 4 : kTileLanes == 8 ? 3 : 2;
+  Lanes signs[kBits];
+
+  LaneSigns() {
+    for (std::size_t b = 0; b < kBits; ++b) {
+      float lanes[kTileLanes];
+      for (std::size_t i = 0; i < kTileLanes; ++i)
+        lanes[i] = (i >> b & 1) != 0 ? -1 : 1;
+      signs[b] = lanes_load(lanes);
+    }
+  }
+  ANNX_INLINE Lanes all_strides(Lanes a) const {
+    ANNX_UNROLL
+    for (std::size_t b = 0; b < kBits; ++b) {
+      a = lanes_fma(signs[b], a, lanes_partner(a, std::size_t{1} << b));
+    }
+    return a;
+  }
+};
+
+// Strides up to half of R vectors, of values times their signs.
+template <std::size_t R>
+ANNX_INLINE void first_butterflies(float* x, const float* signs, std::size_t n) {
+  const LaneSigns within;
+  for (std::size_t i = 0; i < n; i += R * kTileLanes) {
+    Lanes v[R];
+    ANNX_UNROLL
+    for (std::size_t m = 0; m < R; ++m) {
+      const std::size_t at = i + m * kTileLanes;
+      const Lanes product =
+          lanes_fma(lanes_load(x + at), lanes_load(signs + at), lanes_set(0.0f));
+      v[m] = within.all_strides(product);
+    }
+    butterflies(v);
+    ANNX_UNROLL
+    for (std::size_t m = 0; m < R; ++m) lanes_store(x + i + m * kTileLanes, v[m]);
+  }
+}
+
+void hadamard(float* x, const float* signs, std::size_t n) {
   if (n < kTileLanes) {
+    for (std::size_t i = 0; i < n; ++i) x[i] *= signs[i];
     for (std::size_t h = 1; h < n; h *= 2) {
       for (std::size_t i = 0; i < n; ++i) {
         if ((i & h) != 0) continue;
@@ -218,21 +292,15 @@ void hadamard(float* x, std::size_t n) {
     }
     return;
   }
-  // signs[h][i] is -1 where i & h: lane i then becomes its partner's value plus or
-  // minus its own.
-  float signs[kTileLanes][kTileLanes];
-  for (std::size_t h = 1; h < kTileLanes; h *= 2) {
-    for (std::size_t i = 0; i < kTileLanes; ++i) signs[h][i] = (i & h) != 0 ? -1 : 1;
-  }
-  for (std::size_t i = 0; i < n; i += kTileLanes) {
-    Lanes a = lanes_load(x + i);
-    for (std::size_t h = 1; h < kTileLanes; h *= 2) {
-      a = lanes_fma(lanes_load(signs[h]), a, lanes_partner(a, h));
-    }
-    lanes_store(x + i, a);
-  }
-  // Three strides at a time: memory is read and written a third as often.
+  // Several strides at a time, so that memory is read and written less often.
+  constexpr std::size_t kFirst = 8;
   std::size_t h = kTileLanes;
+  if (n >= kFirst * kTileLanes) {
+    first_butterflies<kFirst>(x, signs, n);
+    h *= kFirst;
+  } else {
+    first_butterflies<1>(x, signs, n);
+  }
   for (; 8 * h <= n; h *= 8) wide_butterflies<8>(x, n, h);
   if (4 * h <= n) {
     wide_butterflies<4>(x, n, h);

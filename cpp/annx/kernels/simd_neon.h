@@ -359,9 +359,9 @@ ANNX_INLINE void link_sums(const std::uint8_t* codes, std::size_t parts,
   uint16x8_t last = vdupq_n_u16(0);
   const uint8x16_t nibble = vdupq_n_u8(15);
   for (std::size_t p = 0; p < parts; p += 4) {
-    if (p % 8 == 0 && p < ahead.lines * 8) {  // a line of codes
-      prefetch(ahead.codes + p * 8);
-      prefetch(ahead.row + p * 8);
+    if (p % 8 == 0) {  // a line of codes
+      if (p < ahead.code_lines * 8) prefetch(ahead.codes + p * 8);
+      if (p < ahead.row_lines * 8) prefetch(ahead.row + p * 8);
     }
     for (std::size_t half = 0; half < 2; ++half) {
       const uint8x16_t x = vld1q_u8(codes + p * 8 + 16 * half);

@@ -214,16 +214,25 @@ constexpr std::size_t link_code_shift(std::size_t part) { return part / 2 % 2 * 
 inline constexpr std::size_t kMaxLinkParts = 256;  // 256 x 127 fits 16 bits
 inline constexpr std::size_t kLinkLevels = 16;
 
-// The tables of one query: part p, made of widths[p] dimensions, gives the sums
-//   t[c] = sum_k coordinates[k] * books[k * kLinkLevels + c], one fused multiply-add a
-//   term, over its dimensions k in order;
+// The tables of one query: part p, made of some dimensions, gives the sums
+//   t[c] = sum_k coordinate[k] * book[k][c], one fused multiply-add a term, over its
+//   dimensions k in order;
 // out[p * kLinkLevels + c] = t[c] less the part's least t in units of *step, rounded to
 // nearest; *step is the widest part's range / 127 (0 where that is 0), *bias the sum of
-// the least ones in order of parts. So sum_p t_p[c_p] ~ *bias + *step * sum_p out.
-// For any number of parts; `sums` is room for parts * kLinkLevels floats.
+// the least ones: part by part for each of the kLinkPanel places in a panel, then of
+// those. So sum_p t_p[c_p] ~ *bias + *step * sum_p out.
+//
+// Parts stand side by side in panels of kLinkPanel, so that no sum crosses lanes: panel
+// i has widths[i] times coordinates[kLinkPanel] and books[kLinkLevels][kLinkPanel], with
+// zeros where a part has fewer dimensions or there is none (codec/level_panels.h).
+// `room` holds level_table_room(panels) floats, `out` whole panels.
+inline constexpr std::size_t kLinkPanel = 16;
+constexpr std::size_t level_table_room(std::size_t panels) {
+  return panels * kLinkPanel * (kLinkLevels + 1);
+}
 using LevelTables = void (*)(const float* coordinates, const float* books,
-                             const std::uint8_t* widths, std::size_t parts, float* sums,
-                             std::uint8_t* out, float* step, float* bias);
+                             const std::uint8_t* widths, std::size_t panels,
+                             float* room, std::uint8_t* out, float* step, float* bias);
 // For each link i of a group, with S the sum of its table entries:
 //   out[i] = base + gain * (offsets[i] + scales[i] * (bias + step * S)),
 // each product and sum one fused multiply-add; offsets and scales are float16. Returns
@@ -235,13 +244,13 @@ struct LinkQuery {
   float bias;
   float gain;
 };
-// Asks for memory meanwhile that will be needed next, line by line as it goes: `lines`
-// lines of each of two runs. Memory is then asked for at the pace at which it comes,
-// instead of all at once.
+// Asks for memory meanwhile that will be needed next, so many lines of two runs, line by
+// line as it goes: at the pace at which memory comes, instead of all at once.
 struct LinkAhead {
   const std::byte* codes;
   const std::byte* row;
-  std::size_t lines;
+  std::size_t code_lines;
+  std::size_t row_lines;
 };
 using LinkScan = std::uint32_t (*)(const LinkQuery& query, const std::uint8_t* codes,
                                    const std::byte* offsets, const std::byte* scales,
@@ -261,9 +270,9 @@ using LinkEncode = void (*)(const float* coordinates, const float* books,
 // reads them.
 using PieceEncode = LinkEncode;
 
-// x[i] becomes sum_j (-1)^popcount(i & j) x[j] for n values, n a power of two: the
-// Hadamard transform, by butterflies of stride 1, 2, 4, ...; O(n log n) sums.
-using Hadamard = void (*)(float* x, std::size_t n);
+// x[i] becomes sum_j (-1)^popcount(i & j) signs[j] x[j] for n values, n a power of two:
+// the Hadamard transform, by butterflies of stride 1, 2, 4, ...; O(n log n) sums.
+using Hadamard = void (*)(float* x, const float* signs, std::size_t n);
 
 // Puts float32 values together from the two halves that they were split into: out[i] is
 // the number with the bits (high[i] << 16) + low[i], low being signed.

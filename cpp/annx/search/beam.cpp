@@ -15,7 +15,7 @@ constexpr std::size_t kStarts = 2;
 
 using storage::CodedLinks;
 
-constexpr kernels::LinkAhead kNothingAhead{nullptr, nullptr, 0};
+constexpr kernels::LinkAhead kNothingAhead{nullptr, nullptr, 0, 0};
 
 // Scores the neighbours of a node that are new to the search and puts those that serve,
 // with keys of at most `most`, into the beam.
@@ -63,9 +63,8 @@ kernels::LinkAhead look_ahead(const storage::Adjacency& graph, const CodedLinks&
     bytes = graph.block_bytes();
   }
   prefetch_run(links, bytes);
-  const std::size_t rest = std::max(bytes, row.size());
-  return {links + kPrefetchRun, row.data() + kPrefetchRun,
-          rest > kPrefetchRun ? (rest - kPrefetchRun) / 64 : 0};
+  return {links + kPrefetchRun, row.data() + kPrefetchRun, lines_after_run(bytes),
+          lines_after_run(row.size())};
 }
 
 // Of a search whose beam holds estimates. They are there sooner than keys, and bound a
