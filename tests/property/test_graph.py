@@ -113,6 +113,23 @@ def test_walk_that_ends_early_equals_the_reference(seed, dim, metric):
         np.testing.assert_array_equal(ids, twin_ids)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_walk_by_angles_ends_where_the_reference_one_does(dtype):
+    # Keys are inner products, of the query as it came for 8-bit rows: a walk ends at a
+    # multiple of the distance from the least of them.
+    rng = np.random.default_rng(3)
+    rows = rng.integers(-90, 90, (1100, 13)).astype(dtype)
+    near = reference.exact_search(rows, rows, 13, metric="cosine")[0]
+    options = {"degree": 4, "metric": "cosine", "dtype": dtype, "neighbours": near}
+    native = annx.GraphIndex.build(rows, storage="plain", **options)
+    twin = reference.GraphIndex.build(rows, **options)
+    questions = rng.integers(-90, 90, (40, 13)).astype(dtype)
+    for k, ef in ((1, 1), (1, 3), (5, 8), (10, 10), (10, 20)):
+        ids = native.search(questions, k=k, ef=ef).ids
+        # Few angles are so alike that rounding swaps them.
+        assert (ids == twin.search(questions, k=k, ef=ef)[0]).mean() > 0.9
+
+
 @given(
     seeds, st.integers(0, 70), dims, kinds, vector_metrics, vector_dtypes, ks, layouts
 )
