@@ -92,6 +92,21 @@ def index_case(
     return Case(kind, make, ask)
 
 
+def graph_small_case(metric: str = "l2", dtype: str = "float32") -> Case:
+    """A graph over codes: `size` rows and enough for a grid, and some outside it."""
+    base = index_case("graph", annx.GraphIndex, 6, metric, dtype)
+
+    def make(seed: int, size: int) -> Any:
+        index = annx.GraphIndex(
+            6, metric, dtype, storage="small", degree=4, ef_construction=8
+        )
+        index.add(integers(seed, size + 128, 6, dtype))
+        index.add(64 * integers(seed + 1, 5, 6, dtype))
+        return index
+
+    return base._replace(make=make)
+
+
 def pq_flat_case(metric: str = "l2") -> Case:
     """A trained index over codes of 4 bits, with `size` rows."""
     base = index_case("pq_flat", annx.PQFlatIndex, 6, metric)
@@ -281,6 +296,8 @@ CASES: dict[str, Case] = {
     "graph-poincare": index_case(
         "graph", annx.GraphIndex, 4, "poincare", scale=1 / 32, degree=4
     ),
+    "graph-small": graph_small_case(),
+    "graph-small-cosine": graph_small_case("cosine", "float16"),
     "graph-empty": index_case("graph", annx.GraphIndex, 4, empty=True),
     "ivf": ivf_case(),
     "ivf-cosine": ivf_case("cosine", codec="pq4"),

@@ -56,7 +56,7 @@ void bind_graph(py::module_& m) {
   py::class_<GraphIndex> graph(m, "GraphIndex");
   graph
       .def(py::init([](std::size_t dim, const std::string& metric,
-                       const std::string& dtype, bool codes, bool narrow,
+                       const std::string& dtype, bool codes, bool narrow, bool small,
                        std::size_t degree, std::size_t ef_construction, float alpha,
                        std::uint64_t seed) {
              index::GraphOptions options;
@@ -65,6 +65,7 @@ void bind_graph(py::module_& m) {
              options.dtype = parse_dtype(dtype);
              options.codes = codes;
              options.narrow = narrow;
+             options.small = small;
              options.build = {.degree = degree,
                               .ef_construction = ef_construction,
                               .alpha = alpha,
@@ -72,7 +73,7 @@ void bind_graph(py::module_& m) {
              return std::make_unique<GraphIndex>(options);
            }),
            py::arg("dim"), py::arg("metric"), py::arg("dtype"), py::kw_only(),
-           py::arg("codes"), py::arg("narrow"), py::arg("degree"),
+           py::arg("codes"), py::arg("narrow"), py::arg("small"), py::arg("degree"),
            py::arg("ef_construction"), py::arg("alpha"), py::arg("seed"))
       .def_property_readonly(
           "degree", [](const GraphIndex& self) { return self.options().build.degree; })
@@ -80,6 +81,8 @@ void bind_graph(py::module_& m) {
           "codes", [](const GraphIndex& self) { return self.options().codes; })
       .def_property_readonly(
           "narrow", [](const GraphIndex& self) { return self.options().narrow; })
+      .def_property_readonly(
+          "small", [](const GraphIndex& self) { return self.options().small; })
       .def_property_readonly(
           "ef_construction",
           [](const GraphIndex& self) { return self.options().build.ef_construction; })
@@ -152,6 +155,18 @@ void bind_graph(py::module_& m) {
              result["products"] = codec->products();
              return result;
            })
+      .def("grid",
+           [](const GraphIndex& self) -> py::object {
+             const codec::RowGrid* grid = self.grid();
+             if (grid == nullptr) return py::none();
+             py::dict result;
+             result["step"] = grid->step(0);
+             result["turned"] = grid->turned();
+             result["centre"] =
+                 Array<float>(static_cast<py::ssize_t>(grid->centre().size()),
+                              grid->centre().data());
+             return result;
+           })
       .def("memory",
            [](const GraphIndex& self) {
              const auto stats = unlocked([&] { return self.stats(false); });
@@ -168,6 +183,10 @@ void bind_graph(py::module_& m) {
         result["reachable"] = stats.reachable;
         result["split_rows"] = stats.split_rows;
         result["narrow_rows"] = stats.narrow_rows;
+        result["byte_rows"] = stats.byte_rows;
+        result["byte_error"] = stats.byte_error;
+        result["turned_rows"] = stats.turned_rows;
+        result["wide_rows"] = stats.wide_rows;
         result["centred"] = stats.centred;
         result["code_parts"] = stats.code_parts;
         result["code_error"] = stats.code_error;

@@ -319,7 +319,7 @@ class GraphIndex:
     @staticmethod
     def load_transformed(path: str | bytes, mmap: bool, verify: bool) -> tuple[typing.Any, Transform]:
         ...
-    def __init__(self, dim: typing.SupportsInt | typing.SupportsIndex, metric: str, dtype: str, *, codes: bool, narrow: bool, degree: typing.SupportsInt | typing.SupportsIndex, ef_construction: typing.SupportsInt | typing.SupportsIndex, alpha: typing.SupportsFloat | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex) -> None:
+    def __init__(self, dim: typing.SupportsInt | typing.SupportsIndex, metric: str, dtype: str, *, codes: bool, narrow: bool, small: bool, degree: typing.SupportsInt | typing.SupportsIndex, ef_construction: typing.SupportsInt | typing.SupportsIndex, alpha: typing.SupportsFloat | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     def __len__(self) -> int:
         ...
@@ -333,6 +333,8 @@ class GraphIndex:
         """
         Rows as bytes.
         """
+    def grid(self) -> typing.Any:
+        ...
     def ids(self) -> numpy.typing.NDArray[numpy.int64]:
         ...
     def link_codec(self) -> typing.Any:
@@ -383,6 +385,9 @@ class GraphIndex:
         ...
     @property
     def narrow(self) -> bool:
+        ...
+    @property
+    def small(self) -> bool:
         ...
     @property
     def version(self) -> int:

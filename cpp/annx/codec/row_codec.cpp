@@ -85,6 +85,13 @@ void RowCodec::set_layout(Layout layout) {
     traversal_type_ = static_cast<std::size_t>(dtype_);
     return;
   }
+  if (layout == Layout::kGrid) {
+    // Rows at multiples of 32 bytes touch no more cache lines than at those of 64.
+    padded_dim_ = (dim_ + 31) / 32 * 32;
+    stride_ = padded_dim_;
+    traversal_type_ = static_cast<std::size_t>(DType::kInt8);
+    return;
+  }
   padded_dim_ = (dim_ + 7) / 8 * 8;
   if (layout == Layout::kSplit) {
     traversal_type_ = static_cast<std::size_t>(DType::kBFloat16);
@@ -101,6 +108,7 @@ void RowCodec::reserve(std::size_t count) {
   high_.reserve(count * stride_);
   low_.reserve(count * low_stride_);
   if (keeps_scale()) scale_.reserve(count);
+  if (!exponents_.empty()) exponents_.reserve(count);
 }
 
 void RowCodec::append(const std::byte* rows, std::size_t stride, std::size_t count) {
@@ -109,6 +117,7 @@ void RowCodec::append(const std::byte* rows, std::size_t stride, std::size_t cou
     high_.resize((before + count) * stride_);
     low_.resize((before + count) * low_stride_);
     if (keeps_scale()) scale_.resize(before + count);
+    if (!exponents_.empty()) exponents_.resize(before + count);
   } catch (...) {
     truncate(before);
     throw;
@@ -118,8 +127,9 @@ void RowCodec::append(const std::byte* rows, std::size_t stride, std::size_t cou
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t slot = before + i;
     const std::byte* source = rows + i * stride;
-    if (dtype_ == DType::kFloat32) {
-      std::memcpy(row.data(), source, dim_ * 4);
+    if (own_basis()) {
+      kernels::active().widen[static_cast<std::size_t>(dtype_)](source, dim_,
+                                                                row.data());
       if (metric_ == Metric::kPoincare) {
         scale_.mutable_data()[slot] =
             static_cast<float>(1 / ball_gap(row.data(), dim_));
@@ -161,11 +171,13 @@ void RowCodec::truncate(std::size_t count) {
   high_.resize(count * stride_);
   low_.resize(count * low_stride_);
   if (keeps_scale()) scale_.resize(count);
+  if (!exponents_.empty()) exponents_.resize(count);
   size_ = count;
 }
 
 // The row in the codec's own basis (unit length for cosine); it is centred in place.
 void RowCodec::encode_float32(float* row, std::size_t slot) {
+  if (layout_ == Layout::kGrid) return encode_on_grid(row, slot);
   for (std::size_t i = 0; i < dim_ && !centre_.empty(); ++i) row[i] -= centre_[i];
   if (layout_ == Layout::kHalf) {
     float most = 0;
@@ -193,6 +205,16 @@ void RowCodec::encode_float32(float* row, std::size_t slot) {
   }
 }
 
+void RowCodec::encode_on_grid(float* row, std::size_t slot) {
+  grid_->place(row);
+  const std::uint8_t e = grid_->exponent(row);
+  // Most indexes never have a row off the grid.
+  if (e != 0 && exponents_.empty()) exponents_.resize(size_);
+  if (!exponents_.empty()) exponents_.mutable_data()[slot] = e;
+  grid_->encode(row, e,
+                reinterpret_cast<std::int8_t*>(high_.mutable_data() + slot * stride_));
+}
+
 void RowCodec::decode_centred(std::size_t slot, float* out) const {
   const std::byte* high = high_.data() + slot * stride_;
   if (layout_ == Layout::kWhole) {
@@ -204,6 +226,11 @@ void RowCodec::decode_centred(std::size_t slot, float* out) const {
 }
 
 void RowCodec::decode_float32(std::size_t slot, float* out) const {
+  if (layout_ == Layout::kGrid) {
+    const std::byte* code = high_.data() + slot * stride_;
+    grid_->decode(reinterpret_cast<const std::int8_t*>(code), exponent(slot), out);
+    return;
+  }
   decode_centred(slot, out);
   if (centre_.empty()) return;
   for (std::size_t i = 0; i < dim_; ++i) out[i] += centre_[i];
@@ -216,7 +243,7 @@ void RowCodec::widen(std::size_t slot, float* out) const {
 }
 
 void RowCodec::decode(std::size_t slot, std::byte* out) const {
-  if (dtype_ != DType::kFloat32) {
+  if (!own_basis()) {
     std::memcpy(out, high_.data() + slot * stride_, row_bytes(dtype_, dim_));
     return;
   }
@@ -225,11 +252,11 @@ void RowCodec::decode(std::size_t slot, std::byte* out) const {
   if (metric_ == Metric::kCosine) {
     for (float& x : row) x *= scale_[slot];
   }
-  std::memcpy(out, row.data(), dim_ * 4);
+  kernels::active().narrow[static_cast<std::size_t>(dtype_)](row.data(), dim_, out);
 }
 
 void RowCodec::vector(std::size_t slot, float* out) const {
-  if (dtype_ == DType::kFloat32) {
+  if (own_basis()) {
     decode_float32(slot, out);
     return;
   }
@@ -242,7 +269,10 @@ void RowCodec::vector(std::size_t slot, float* out) const {
 void RowCodec::refine_centre() {
   const bool float32 = dtype_ == DType::kFloat32;
   const bool dot = metric_ == Metric::kInnerProduct;
-  if ((!float32 && !dot) || size_ == 0 || metric_ == Metric::kPoincare) return;
+  if ((!float32 && !dot) || size_ == 0 || metric_ == Metric::kPoincare ||
+      layout_ == Layout::kGrid) {
+    return;
+  }
   const std::size_t step = std::max<std::size_t>(1, size_ / kCentreSample);
   std::vector<double> sum(dim_), square(dim_);
   std::vector<float> row(dim_);
@@ -391,6 +421,30 @@ bool RowCodec::narrow(const std::vector<std::uint32_t>& pairs) {
   return true;
 }
 
+void RowCodec::learn_grid(RowsView to_come, std::uint64_t seed) {
+  const std::size_t bytes = row_bytes(dtype_, dim_);
+  std::vector<std::byte> given(size_ * bytes);
+  for (std::size_t slot = 0; slot < size_; ++slot) {
+    decode(slot, given.data() + slot * bytes);
+  }
+  const auto get = [&](std::size_t i, float* out) {
+    const std::byte* row =
+        i < size_ ? given.data() + i * bytes : to_come.row(i - size_);
+    kernels::active().widen[static_cast<std::size_t>(dtype_)](row, dim_, out);
+    if (metric_ != Metric::kCosine) return;
+    const float norm = norm_of(out, dim_);
+    for (std::size_t k = 0; k < dim_; ++k) out[k] = norm > 0 ? out[k] / norm : 0.0f;
+  };
+  RowCodec other(dim_, metric_, dtype_);
+  // Sums of absolute differences are not the same in another basis.
+  other.grid_ = std::make_unique<RowGrid>(dim_, size_ + to_come.rows, get,
+                                          metric_ != Metric::kL1, seed);
+  other.set_layout(Layout::kGrid);
+  other.reserve(size_ + to_come.rows);
+  other.append(given.data(), bytes, size_);
+  *this = std::move(other);
+}
+
 // --- queries
 // --------------------------------------------------------------------------
 
@@ -424,6 +478,7 @@ void RowCodec::Query::set(const RowCodec& codec, const std::byte* query) {
     std::memcpy(bytes_.data(), query, dim);
     return;
   }
+  if (codec.layout_ == Layout::kGrid) return set_on_grid();
   if (metric == Metric::kPoincare) {
     weight_ = 1 / ball_gap(reinterpret_cast<const float*>(query), dim);
   }
@@ -447,12 +502,17 @@ void RowCodec::Query::set_item(const RowCodec& codec, std::size_t slot) {
   query_ = nullptr;
   item_ = true;
   const bool ball = codec.metric_ == Metric::kPoincare;
-  const bool scaled = codec.keeps_scale() && codec.dtype_ != DType::kFloat32 && !ball;
+  const bool scaled = codec.keeps_scale() && !codec.own_basis() && !ball;
   if (ball) weight_ = codec.scale_[slot];
   op_ = codec.metric_ == Metric::kL1                       ? kernels::kOpL1
         : scaled || codec.metric_ == Metric::kInnerProduct ? kernels::kOpDot
                                                            : kernels::kOpL2;
   if (scaled) query_norm_ = codec.scale_[slot];
+  if (codec.layout_ == Layout::kGrid) {
+    item_slot_ = slot;
+    for (Coded& coded : coded_) coded.made = false;
+    return;
+  }
   if (codec.is_byte()) {
     bytes_.assign(codec.padded_dim_, std::byte{0});
     std::memcpy(bytes_.data(), codec.high_.data() + slot * codec.stride_, codec.dim_);
@@ -467,6 +527,7 @@ void RowCodec::Query::set_item(const RowCodec& codec, std::size_t slot) {
 void RowCodec::Query::score(const std::uint32_t* slots, std::size_t count,
                             float* out) const {
   const RowCodec& codec = *codec_;
+  if (codec.layout_ == Layout::kGrid) return score_on_grid(slots, count, out);
   const kernels::KernelTable& table = kernels::active();
   if (codec.is_byte()) {
     integer_keys_.resize(std::max(integer_keys_.size(), count));
@@ -485,7 +546,7 @@ void RowCodec::Query::score(const std::uint32_t* slots, std::size_t count,
     out[i] = ball_key(out[i], weight_, codec.scale_[slots[i]]);
   }
   if (op_ != kernels::kOpDot) return;
-  const bool native = codec.dtype_ != DType::kFloat32;
+  const bool native = !codec.own_basis();
   if (native && codec.metric_ == Metric::kCosine) {
     // 1 - cosine between rows; for a query its length changes no order.
     const float factor = item_ ? query_norm_ : 1.0f;
@@ -542,6 +603,20 @@ float RowCodec::Query::key_error(float key) const {
   // errors of many elements partly cancel.
   constexpr float kRounding = 0x1.0p-10f;
   const RowCodec& codec = *codec_;
+  if (codec.layout_ == Layout::kGrid) {
+    // What is rounded is the query, by up to half a step a coordinate: three standard
+    // deviations.
+    constexpr float kDeviations = 3 / 3.46f;
+    const float step = kDeviations * codec.grid_->step(0);
+    if (op_ == kernels::kOpL1) {
+      return step * std::sqrt(static_cast<float>(codec.dim_));
+    }
+    const Coded& own = coded(0);
+    if (op_ != kernels::kOpL2 || own.beyond_factor != 0) {
+      return std::numeric_limits<float>::infinity();
+    }
+    return 2 * step * std::sqrt(std::max(key, 0.0f));
+  }
   if (codec.layout_ != Layout::kSplit) return kSingle * std::abs(key);
   if (op_ == kernels::kOpDot && codec.metric_ == Metric::kCosine) return kRounding;
   if (op_ != kernels::kOpL2) return std::numeric_limits<float>::infinity();
@@ -558,11 +633,12 @@ float RowCodec::Query::key_error(float key) const {
 bool RowCodec::Query::keys_are_exact() const {
   const RowCodec& codec = *codec_;
   return codec.metric_ == Metric::kL2 && codec.layout_ != Layout::kSplit &&
-         !codec.is_byte() && codec.centre_.empty();
+         codec.layout_ != Layout::kGrid && !codec.is_byte() && codec.centre_.empty();
 }
 
 double RowCodec::Query::exact(std::uint32_t slot) {
   const RowCodec& codec = *codec_;
+  if (codec.layout_ == Layout::kGrid) return exact_on_grid(slot);
   const kernels::KernelTable& table = kernels::active();
   const std::size_t dim = codec.dim_;
   const auto canonical = [&](kernels::Op op, const float* query) {
@@ -619,7 +695,8 @@ double RowCodec::Query::exact(std::uint32_t slot) {
 
 std::size_t RowCodec::memory_bytes() const {
   return high_.held_bytes() + low_.held_bytes() + scale_.held_bytes() +
-         centre_.held_bytes();
+         centre_.held_bytes() + exponents_.held_bytes() +
+         (grid_ != nullptr ? grid_->memory_bytes() : 0);
 }
 
 void RowCodec::save_to(storage::FileWriter& file, std::size_t count) const {
@@ -633,6 +710,10 @@ void RowCodec::save_to(storage::FileWriter& file, std::size_t count) const {
   const std::size_t scales = keeps_scale() ? count : 0;
   file.add("rows.scale", scale_.bytes().first(scales * sizeof(float)));
   file.add("rows.centre", centre_.bytes());
+  if (grid_ == nullptr) return;
+  grid_->save_to(file);
+  file.number("grid.wide", exponents_.empty() ? 0 : 1);
+  file.add("grid.exponents", exponents_.bytes().first(exponents_.empty() ? 0 : count));
 }
 
 RowCodec RowCodec::load_from(const storage::FileReader& file, std::size_t count) {
@@ -644,9 +725,12 @@ RowCodec RowCodec::load_from(const storage::FileReader& file, std::size_t count)
                "rows.metric", "does not fit the rows' dtype");
   const auto dim = static_cast<std::size_t>(
       file.number("rows.dim", 1, byte ? kernels::kMaxDim8 : std::size_t{1} << 20));
-  const auto layout = static_cast<Layout>(file.number("rows.layout", 0, 3));
-  file.require((layout == Layout::kNative) == (dtype != DType::kFloat32), "rows.layout",
-               "does not fit the rows' dtype");
+  const auto layout = static_cast<Layout>(file.number("rows.layout", 0, 4));
+  const bool on_grid = layout == Layout::kGrid;
+  file.require(on_grid
+                   ? !byte && metric != Metric::kPoincare && dim <= kernels::kMaxDim8
+                   : (layout == Layout::kNative) == (dtype != DType::kFloat32),
+               "rows.layout", "does not fit the rows' dtype");
   RowCodec codec(dim, metric, dtype);
   codec.set_layout(layout);
   codec.size_ = count;
@@ -655,6 +739,12 @@ RowCodec RowCodec::load_from(const storage::FileReader& file, std::size_t count)
   codec.scale_ = file.array<float>("rows.scale", codec.keeps_scale() ? count : 0);
   const bool centred = file.number("rows.centred", 0, 1) == 1;
   codec.centre_ = file.array<float>("rows.centre", centred ? codec.padded_dim_ : 0);
+  if (on_grid) {
+    file.require(!centred, "rows.centre", "is there, and so is a grid");
+    codec.grid_ = std::make_unique<RowGrid>(RowGrid::load_from(file, dim));
+    const bool wide = file.number("grid.wide", 0, 1) == 1;
+    codec.exponents_ = file.array<std::uint8_t>("grid.exponents", wide ? count : 0);
+  }
   return codec;
 }
 

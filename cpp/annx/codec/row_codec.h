@@ -22,6 +22,11 @@
 //
 // Other types (float16, bfloat16, int8, uint8) are kept and traversed as they are.
 //
+// Where the caller wants little memory (`learn_grid`), rows of floats become 8-bit
+// codes on one grid (row_grid.h): traversal compares whole numbers, the query rounded
+// to the grid as well; the final distance is that of the row that the code stands for
+// to the query as it came.
+//
 // Poincare's distance: rows are kept and traversed as they are (near the edge of the
 // ball every digit counts), by the keys of base/ball.h.
 //
@@ -37,7 +42,9 @@
 #include <memory>
 #include <vector>
 
+#include "annx/base/matrix_view.h"
 #include "annx/base/types.h"
+#include "annx/codec/row_grid.h"
 #include "annx/codec/scorer.h"
 #include "annx/kernels/table.h"
 #include "annx/storage/array.h"
@@ -47,8 +54,15 @@ namespace annx::codec {
 
 class RowCodec {
  public:
-  // How float32 rows lie in memory; native for the other types.
-  enum class Layout : std::uint8_t { kNative = 0, kSplit = 1, kWhole = 2, kHalf = 3 };
+  // How float32 rows lie in memory; native for the other types. kGrid: rows of any
+  // type of floats.
+  enum class Layout : std::uint8_t {
+    kNative = 0,
+    kSplit = 1,
+    kWhole = 2,
+    kHalf = 3,
+    kGrid = 4
+  };
 
   RowCodec(std::size_t dim, Metric metric, DType dtype);
 
@@ -87,6 +101,15 @@ class RowCodec {
   // Rounds split float32 rows to float16 if that judges the given pairs of near rows
   // well. Returns true if the layout changed.
   bool narrow(const std::vector<std::uint32_t>& pairs);
+  // Learns a grid from the rows held and those to come (of `dtype`), and codes the rows
+  // held. Not for 8-bit types and Poincare's distance. Strong guarantee.
+  void learn_grid(RowsView to_come, std::uint64_t seed);
+  // Null without one.
+  const RowGrid* grid() const { return grid_.get(); }
+  // The e of a row on the grid.
+  std::uint8_t exponent(std::size_t slot) const {
+    return exponents_.empty() ? std::uint8_t{0} : exponents_[slot];
+  }
 
   // A query in the form that traversal and the final distance need. Reusable; owns its
   // buffers. Holds a pointer to the codec.
@@ -127,16 +150,37 @@ class RowCodec {
     bool keys_are_exact() const;
 
    private:
+    // The query in 8 bits, beside rows of one e.
+    struct Coded {
+      bool made = false;
+      float factor = 0;         // of the kernel's number
+      float base = 0;           // what every key has
+      float beyond_factor = 0;  // of the products of `beyond` with rows; 0: none
+      std::vector<std::int8_t> bytes;
+      std::vector<std::int8_t> beyond;  // l2: by how much the query is off the grid
+    };
+    void set_on_grid();
+    Coded& coded(std::uint8_t e) const;
+    void score_coded(const Coded& coded, const std::uint32_t* slots, std::size_t count,
+                     float* out) const;
+    void score_on_grid(const std::uint32_t* slots, std::size_t count, float* out) const;
+    double exact_on_grid(std::uint32_t slot);
+
     const RowCodec* codec_ = nullptr;
     const std::byte* query_ = nullptr;  // as given
     float query_norm_ = 0;              // cosine: length; an item: its scale_
     double weight_ = 0;                 // poincare: 1 / (1 - |query|^2)
     bool item_ = false;
+    std::size_t item_slot_ = 0;  // on a grid
     kernels::Op op_ = kernels::kOpL2;
-    std::vector<float> traversal_;  // padded, centred; float types
-    std::vector<std::byte> bytes_;  // padded; 8-bit types
-    std::vector<float> unit_;       // cosine: the query scaled to length 1
-    std::vector<float> row_;        // a decoded row
+    std::vector<float> traversal_;         // padded, centred; float types
+    std::vector<std::byte> bytes_;         // padded; 8-bit types
+    std::vector<float> unit_;              // cosine: the query scaled to length 1
+    std::vector<float> row_;               // a decoded row
+    double base_ = 0;                      // on a grid, ip: <query, centre>
+    mutable std::vector<Coded> coded_;     // on a grid, by e
+    mutable std::vector<float> item_row_;  // what it needs to make those
+    mutable std::vector<float> missing_;
     mutable std::vector<std::int32_t> integer_keys_;
   };
 
@@ -149,9 +193,14 @@ class RowCodec {
   friend class Query;
 
   bool is_byte() const { return dtype_ == DType::kInt8 || dtype_ == DType::kUInt8; }
+  // Whether rows are kept in a basis of their own: around a centre and, for cosine,
+  // scaled to length 1.
+  bool own_basis() const {
+    return dtype_ == DType::kFloat32 || layout_ == Layout::kGrid;
+  }
   bool keeps_scale() const {
     return metric_ == Metric::kCosine || metric_ == Metric::kPoincare ||
-           (metric_ == Metric::kInnerProduct && dtype_ != DType::kFloat32);
+           (metric_ == Metric::kInnerProduct && !own_basis());
   }
   float native_scale(std::size_t slot, std::vector<float>& row) const;
   void set_layout(Layout layout);
@@ -159,6 +208,7 @@ class RowCodec {
   double median_error(const std::vector<std::uint32_t>& pairs, bool half) const;
   double rounding_share(const std::vector<std::uint32_t>& pairs) const;
   void encode_float32(float* row, std::size_t slot);
+  void encode_on_grid(float* row, std::size_t slot);
   void decode_centred(std::size_t slot, float* out) const;
   void decode_float32(std::size_t slot, float* out) const;
   void widen(std::size_t slot, float* out) const;
@@ -178,6 +228,8 @@ class RowCodec {
   // 1 / (1 - |row|^2); inner product on other types than float32: <row, centre>.
   storage::Array<float> scale_;
   storage::Array<float> centre_;  // padded_dim_ values; empty while all are zero
+  std::unique_ptr<RowGrid> grid_;
+  storage::Array<std::uint8_t> exponents_;  // of the grid; empty while all are 0
 };
 
 }  // namespace annx::codec

@@ -2,6 +2,7 @@
 #include "annx/index/graph.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
@@ -22,6 +23,8 @@ constexpr std::size_t kCodedRows = 2048;
 constexpr std::size_t kRoots = 255;  // and slot 0
 constexpr std::size_t kLearnAgain = 4;
 constexpr std::size_t kLearntEnough = 100000;
+// Rows of floats become 8-bit codes when there are so many to learn the grid from.
+constexpr std::size_t kGridRows = 128;
 // From so many first rows on they are linked at once.
 constexpr std::size_t kAtOnce = 8192;
 
@@ -92,6 +95,13 @@ GraphOptions checked(const GraphOptions& options) {
   if (options.metric == Metric::kPoincare && options.dtype > DType::kBFloat16) {
     refuse("metric is 'poincare', which is of floats only");
   }
+  if (options.small && options.metric == Metric::kPoincare) {
+    refuse("storage is 'small', which is not for metric 'poincare'");
+  }
+  if (options.small && options.dim > kernels::kMaxDim8) {
+    refuse("dim is " + std::to_string(options.dim) +
+           "; storage 'small' takes at most " + std::to_string(kernels::kMaxDim8));
+  }
   const std::size_t degree = options.build.degree;
   if (degree < 4 || degree > 256 || degree % 2 != 0) {
     refuse("degree is " + std::to_string(degree) +
@@ -155,6 +165,7 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
     }
     links_trusted_ = true;
   }
+  learn_grid(rows);
   {
     const auto lock = lock_.write();
     ids_.reserve(rows.rows);
@@ -220,6 +231,42 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
   return first_id;
 }
 
+// With the first rows that make them enough; again where those did not stay.
+void GraphIndex::learn_grid(RowsView to_come) {
+  const bool bytes = options_.dtype == DType::kInt8 || options_.dtype == DType::kUInt8;
+  if (!options_.small || bytes || rows_.size() + to_come.rows < kGridRows) return;
+  if (rows_.grid() != nullptr && rows_.size() != 0) return;
+  const auto lock = lock_.write();
+  rows_.learn_grid(to_come, options_.build.seed);
+}
+
+// Of half of some near pairs the squared distance (ip: the key, in units of that) is
+// off by no more than this share, in standard deviations. 1: they have the same code.
+double GraphIndex::grid_error() const {
+  const std::vector<std::uint32_t> pairs = linked_pairs(ids_.slots());
+  std::vector<double> shares;
+  std::vector<float> a(options_.dim), b(options_.dim);
+  for (std::size_t i = 0; i + 1 < pairs.size(); i += 2) {
+    rows_.vector(pairs[i], a.data());
+    rows_.vector(pairs[i + 1], b.data());
+    double square = 0;
+    for (std::size_t k = 0; k < a.size(); ++k) {
+      const double d = static_cast<double>(a[k]) - static_cast<double>(b[k]);
+      square += d * d;
+    }
+    const auto own = static_cast<double>(rows_.grid()->step(rows_.exponent(pairs[i])));
+    const auto far =
+        static_cast<double>(rows_.grid()->step(rows_.exponent(pairs[i + 1])));
+    // Two uniform errors a coordinate, of which the one along the difference counts.
+    const double error = std::sqrt((own * own + far * far) / 12);
+    shares.push_back(square > 0 ? std::min(1.0, 2 * error / std::sqrt(square)) : 1.0);
+  }
+  if (shares.empty()) return 0;
+  const auto middle = shares.begin() + static_cast<std::ptrdiff_t>(shares.size() / 2);
+  std::nth_element(shares.begin(), middle, shares.end());
+  return *middle;
+}
+
 // The first rows of an index, where they are many or their neighbours are given
 // (`near`, if not empty): false if that is not so, or if all-pairs search does not
 // serve.
@@ -229,7 +276,9 @@ bool GraphIndex::link_at_once(RowsView rows, const std::int64_t* ids,
   const std::size_t n = rows.rows;
   const bool serves =
       options_.metric == Metric::kL2 || options_.metric == Metric::kCosine;
-  const bool wanted = near.k != 0 || (serves && ids_.slots() == 0 && n >= kAtOnce);
+  // The lists take several times the memory of a small index.
+  const bool wanted =
+      near.k != 0 || (serves && !options_.small && ids_.slots() == 0 && n >= kAtOnce);
   if (!wanted || n == 0) return false;
   const auto undo = [&] {
     const auto lock = lock_.write();
@@ -451,6 +500,14 @@ GraphStats GraphIndex::stats(bool walk) const {
   stats.split_rows = rows_.layout() == codec::RowCodec::Layout::kSplit;
   stats.narrow_rows = rows_.layout() == codec::RowCodec::Layout::kHalf;
   stats.centred = rows_.centred();
+  if (const codec::RowGrid* grid = rows_.grid()) {
+    stats.byte_rows = true;
+    stats.turned_rows = grid->turned();
+    if (walk) stats.byte_error = grid_error();
+    for (std::size_t slot = 0; slot < count && walk; ++slot) {
+      stats.wide_rows += rows_.exponent(slot) != 0 ? 1 : 0;
+    }
+  }
   stats.growth = growth_;
   if (count == 0 || !walk) return stats;
   std::vector<char> met(count);
@@ -508,6 +565,7 @@ void GraphIndex::save_to(storage::FileWriter& file) const {
   file.add("graph.links", links_.words().bytes().first(count * links_.block_bytes()));
   file.number("graph.codes", options_.codes ? 1 : 0);
   file.number("graph.narrow", options_.narrow ? 1 : 0);
+  file.number("graph.small", options_.small ? 1 : 0);
   file.number("graph.learned_at", learned_at_);
   file.number("graph.coded", codec_ != nullptr ? 1 : 0);
   if (codec_ != nullptr) {
@@ -537,6 +595,12 @@ std::unique_ptr<GraphIndex> GraphIndex::load_from(const storage::FileReader& fil
   // Files from before link codes have none of these.
   options.codes = !file.has("graph.codes") || file.number("graph.codes", 0, 1) == 1;
   options.narrow = file.has("graph.narrow") && file.number("graph.narrow", 0, 1) == 1;
+  options.small = file.has("graph.small") && file.number("graph.small", 0, 1) == 1;
+  file.require(!options.small || (options.metric != Metric::kPoincare &&
+                                  options.dim <= kernels::kMaxDim8),
+               "graph.small", "does not fit the metric or the dimension");
+  file.require(options.small || rows.grid() == nullptr, "graph.small",
+               "is 0, and there is a grid");
   auto index = std::make_unique<GraphIndex>(options);
   index->rows_ = std::move(rows);
   if (file.has("graph.coded") && file.number("graph.coded", 0, 1) == 1) {

@@ -37,6 +37,7 @@ struct GraphOptions {
   DType dtype = DType::kFloat32;
   bool codes = true;   // codes beside the links, once there is enough to learn from
   bool narrow = true;  // float32 rows become float16 then, where that loses little
+  bool small = false;  // rows of floats become 8-bit codes, once there are enough
   graph::BuildOptions build;
 };
 
@@ -53,6 +54,10 @@ struct GraphStats {
   double code_error = 0;        // what training expects, see LinkCodec::Options::error
   bool split_rows = false;
   bool narrow_rows = false;
+  bool byte_rows = false;     // on a grid, see codec/row_grid.h
+  double byte_error = 0;      // what the grid does to the distance of a near pair
+  bool turned_rows = false;   // rotated for it
+  std::size_t wide_rows = 0;  // kept more coarsely than it
   bool centred = false;
 };
 
@@ -108,9 +113,11 @@ class GraphIndex {
   };
   LinkCodes link_codes(std::int64_t id) const;
   // The key of a node for a query (0 of the id -1), and the keys of its links estimated
-  // from their codes.
+  // from their codes, if they have any.
   std::vector<float> estimate_links(const std::byte* query, std::int64_t id,
                                     float& key) const;
+  // Null where rows are not on a grid. Valid until the next add.
+  const codec::RowGrid* grid() const { return rows_.grid(); }
   // Null without codes. Valid until the next add.
   const codec::LinkCodec* link_codec() const { return codec_.get(); }
   // O(1) without `walk`, which counts links and what can be reached: O(links).
@@ -135,6 +142,8 @@ class GraphIndex {
   bool link_at_once(RowsView rows, const std::int64_t* ids, graph::KnnGraph near,
                     graph::Builder& builder, std::size_t threads, Monitor* monitor);
   void check_links() const;
+  void learn_grid(RowsView to_come);
+  double grid_error() const;
   void refine(std::size_t count);
   storage::CodedLinks choose_roots(const codec::LinkCodec& codec) const;
   void update_codes(std::size_t threads, Monitor* monitor);

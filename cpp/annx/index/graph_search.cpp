@@ -217,18 +217,18 @@ std::vector<float> GraphIndex::estimate_links(const std::byte* query, std::int64
                                               float& key) const {
   const auto lock = lock_.read();
   std::vector<float> result;
-  if (codec_ == nullptr) return result;
   codec::RowCodec::Query row_query;
-  codec::LinkCodec::Query link_query;
   row_query.set(rows_, query);
-  float gain;
-  const float* vector = row_query.vector(gain);
-  link_query.set(*codec_, vector, gain);
   key = 0;
   if (id != kRootsId) {
     const std::uint32_t slot = ids_.slot_of(id);
     row_query.score(&slot, 1, &key);
   }
+  if (codec_ == nullptr) return result;
+  codec::LinkCodec::Query link_query;
+  float gain;
+  const float* vector = row_query.vector(gain);
+  link_query.set(*codec_, vector, gain);
   for (const std::byte* group : record_of(id)) {
     std::array<float, kernels::kLinkGroup> keys;
     kernels::active().link_scan(link_query.view(), storage::CodedLinks::codes(group),

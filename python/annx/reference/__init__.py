@@ -14,6 +14,7 @@ from annx.reference.links import LinkCodec, RandomRotation
 from annx.reference.lsh import LSHIndex
 from annx.reference.pq_flat import PQFlatIndex
 from annx.reference.random import Random
+from annx.reference.row_grid import RowGrid
 from annx.reference.transforms import TransformedIndex
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "ProductQuantizer",
     "Random",
     "RandomRotation",
+    "RowGrid",
     "TransformedIndex",
     "connected_components",
     "exact_search",
