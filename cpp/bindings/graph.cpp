@@ -90,8 +90,11 @@ void bind_graph(py::module_& m) {
           "add",
           [](GraphIndex& self, const py::array& vectors,
              const std::optional<Array<std::int64_t>>& ids, std::size_t threads,
-             py::object progress, const std::optional<Array<std::uint32_t>>& near) {
+             py::object progress, const std::optional<Array<std::uint32_t>>& near,
+             const std::optional<py::array>& queries) {
             const RowsView view = rows(vectors, "vectors");
+            RowsView sample;
+            if (queries) sample = queries_of(self, *queries);
             PyMonitor monitor(std::move(progress));
             const std::int64_t* given = ids ? ids->data() : nullptr;
             graph::KnnGraph lists;
@@ -105,10 +108,11 @@ void bind_graph(py::module_& m) {
             }
             const py::gil_scoped_release release;
             return self.add(view, given, resolve_threads(threads), &monitor,
-                            std::move(lists));
+                            std::move(lists), sample);
           },
           py::arg("vectors").noconvert(), py::arg("ids").none(true), py::arg("threads"),
-          py::arg("progress").none(true), py::arg("neighbours").none(true))
+          py::arg("progress").none(true), py::arg("neighbours").none(true),
+          py::arg("queries").none(true))
       .def("search", &search, py::arg("queries").noconvert(), py::arg("k"),
            py::arg("ef"), py::arg("single"), py::arg("filter").none(true),
            py::arg("threads"), py::arg("progress").none(true))

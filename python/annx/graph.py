@@ -227,6 +227,7 @@ class GraphIndex(Index):
         dtype: str = "float32",
         ids: ArrayLike | None = None,
         neighbours: ArrayLike | None = None,
+        queries: ArrayLike | None = None,
         threads: int | None = None,
         progress: Progress | None = None,
         **options: Any,
@@ -239,7 +240,7 @@ class GraphIndex(Index):
             See `add`.
         metric, dtype, **options
             As for the class.
-        ids, threads, progress
+        ids, queries, threads, progress
             As for `add`.
         neighbours : array_like of int, shape (n, k), optional
             Near neighbours of every vector that are known already, from `knn_graph` or
@@ -256,7 +257,7 @@ class GraphIndex(Index):
         rows = _validate.as_rows(vectors, name="vectors", dim=None, dtype=dtype)
         index = cls(rows.shape[1], metric, dtype, **options)
         near = None if neighbours is None else _as_neighbours(neighbours, metric, rows)
-        index._add(rows, ids, threads, progress, near)
+        index._add(rows, ids, threads, progress, near, queries=queries)
         return index
 
     def add(
@@ -264,6 +265,7 @@ class GraphIndex(Index):
         vectors: ArrayLike,
         ids: ArrayLike | None = None,
         *,
+        queries: ArrayLike | None = None,
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.int64]:
@@ -277,6 +279,11 @@ class GraphIndex(Index):
         ids : array_like of int, shape (n,), optional
             Unique, >= 0 and new. By default they go up from 0, or from the highest id
             that the index ever had.
+        queries : array_like, shape (n_queries, dim) or (dim,), optional
+            A sample of the queries to come, as `search` takes them, for which links are
+            made among all vectors (see `GraphIndex`). A thousand or a few thousand are
+            worth their time where queries are not like the vectors: questions against
+            texts, say. With no vectors (shape (0, dim)) the index is adapted as it is.
         threads : int, optional
             All cores by default. The graph does not depend on it.
         progress : callable, optional
@@ -290,22 +297,24 @@ class GraphIndex(Index):
         Raises
         ------
         TypeError, ValueError
-            Bad vectors or ids; the index is unchanged.
+            Bad vectors, ids or queries; the index is unchanged.
         KeyboardInterrupt
             After Ctrl-C, or whatever `progress` raises: the vectors of finished batches
             stay. They are the first of `vectors`; the exception's notes say how many
             (Python 3.11 and later), and so does ``len(index)``. Vectors that are linked
-            at once (see `GraphIndex`) all stay or none.
+            at once (see `GraphIndex`) all stay or none. Links made for `queries` by
+            then stay too.
 
         Notes
         -----
         About ``ef_construction * degree`` distances a vector; far fewer for the first
-        ones, where they are many.
+        ones, where they are many. A query costs one exact search, and up to a few tens
+        of thousands of distances.
         """
         rows = _validate.as_rows(
             vectors, name="vectors", dim=self.dim, dtype=self.dtype
         )
-        return self._add(rows, ids, threads, progress)
+        return self._add(rows, ids, threads, progress, queries=queries)
 
     def _add(
         self,
@@ -314,8 +323,16 @@ class GraphIndex(Index):
         threads: int | None,
         progress: Progress | None,
         neighbours: NDArray[np.uint32] | None = None,
+        *,
+        queries: ArrayLike | None = None,
     ) -> NDArray[np.int64]:
         n = rows.shape[0]
+        sample = None
+        if queries is not None:
+            dim, _, dtype = self._known()
+            sample, _ = _validate.as_queries(
+                queries, dim=dim, dtype=_validate.query_dtype(dtype)
+            )
         given = None if ids is None else _validate.as_ids(ids, count=n, unique=True)
         before = len(self)
         try:
@@ -325,6 +342,7 @@ class GraphIndex(Index):
                 _validate.check_threads(threads),
                 _validate.check_progress(progress),
                 neighbours,
+                sample,
             )
         except BaseException as error:
             kept = len(self) - before

@@ -8,6 +8,8 @@
 
 #include "annx/base/error.h"
 #include "annx/graph/link_coder.h"
+#include "annx/graph/query_links.h"
+#include "annx/search/canonical.h"
 #include "annx/storage/check.h"
 
 namespace annx::index {
@@ -27,6 +29,11 @@ constexpr std::size_t kLearntEnough = 100000;
 constexpr std::size_t kGridRows = 128;
 // From so many first rows on they are linked at once.
 constexpr std::size_t kAtOnce = 8192;
+// Of link_queries: the rows near a query among which links are made are so many times
+// ef_construction, within this; and lists of so many slots are held at a time.
+constexpr std::size_t kNearQuery = 2;
+constexpr std::size_t kMostNearQuery = 1024;
+constexpr std::size_t kListed = std::size_t{1} << 20;
 
 // Shows a monitor one count over several parallel_for calls.
 class PartMonitor final : public Monitor {
@@ -132,10 +139,12 @@ std::size_t GraphIndex::size() const {
 
 std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
                              std::size_t threads, Monitor* monitor,
-                             graph::KnnGraph near) {
+                             graph::KnnGraph near, RowsView queries) {
   if (options_.metric == Metric::kPoincare) {
     storage::check_rows(options_.metric, options_.dtype, rows, options_.dim, "vectors");
   }
+  storage::check_rows(options_.metric, search::query_dtype(options_.dtype), queries,
+                      options_.dim, "queries");
   const std::lock_guard adding(add_mutex_);
   const std::int64_t first_id = ids_.next_id();
   ids_.check(rows.rows, ids);
@@ -218,15 +227,13 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
     if (entries_.empty()) entries_ = {0};
     done += batch;
   }
-  if (rows.rows != 0) {
-    update_growth();
-    if (monitor != nullptr) {
-      IdleMonitor idle(*monitor, rows.rows);
-      update_codes(threads, &idle);
-      monitor->poll(rows.rows, rows.rows);
-    } else {
-      update_codes(threads, nullptr);
-    }
+  if (rows.rows != 0 || queries.rows != 0) {
+    std::unique_ptr<IdleMonitor> idle;
+    if (monitor != nullptr) idle = std::make_unique<IdleMonitor>(*monitor, rows.rows);
+    link_queries(queries, threads, idle.get());
+    update_growth(queries);
+    update_codes(threads, idle.get());
+    if (monitor != nullptr) monitor->poll(rows.rows, rows.rows);
   }
   return first_id;
 }
@@ -265,6 +272,31 @@ double GraphIndex::grid_error() const {
   const auto middle = shares.begin() + static_cast<std::ptrdiff_t>(shares.size() / 2);
   std::nth_element(shares.begin(), middle, shares.end());
   return *middle;
+}
+
+// Queries from elsewhere: see graph/query_links.h. Searches go on meanwhile.
+void GraphIndex::link_queries(RowsView queries, std::size_t threads, Monitor* monitor) {
+  const std::size_t k = std::min(
+      {kNearQuery * options_.build.ef_construction, kMostNearQuery, ids_.slots()});
+  if (k < 2) return;
+  threads = resolve_threads(threads);
+  const std::size_t at_once = kListed / k;
+  std::size_t stale = touched_.size();
+  for (std::size_t begin = 0; begin < queries.rows; begin += at_once) {
+    const RowsView some{queries.row(begin), std::min(at_once, queries.rows - begin),
+                        queries.stride};
+    const auto lists = graph::nearest_rows(rows_, some, k, threads, monitor);
+    graph::link_lists(
+        rows_, links_, lists, k, threads,
+        [&](const std::function<void()>& write) {
+          const auto lock = lock_.write();
+          write();
+          if (codec_ == nullptr) return;
+          for (; stale < touched_.size(); ++stale) coded_.mark_stale(touched_[stale]);
+        },
+        touched_, monitor);
+  }
+  if (codec_ == nullptr) touched_.clear();
 }
 
 // The first rows of an index, where they are many or their neighbours are given

@@ -75,9 +75,11 @@ class GraphIndex {
   // of the batches finished by then stay: size() tells. The first rows, where they are
   // many, are linked at once (graph/levels.h), all or none of them. `near` (slots
   // alone; empty: they are found), of the first rows of an index only, makes them so if
-  // few.
+  // few. `queries`, as `search` takes them, are a sample of those to come: links are
+  // made for them (graph/query_links.h), among all rows, when the new ones have theirs;
+  // and growth is measured from them.
   std::int64_t add(RowsView rows, const std::int64_t* ids, std::size_t threads,
-                   Monitor* monitor, graph::KnnGraph near = {});
+                   Monitor* monitor, graph::KnnGraph near = {}, RowsView queries = {});
 
   // k nearest per query: ids padded with -1, distances with +inf, nearest first, ties
   // by id. Queries are float32 for float dtypes, else of the rows' dtype; finite.
@@ -147,7 +149,8 @@ class GraphIndex {
   void refine(std::size_t count);
   storage::CodedLinks choose_roots(const codec::LinkCodec& codec) const;
   void update_codes(std::size_t threads, Monitor* monitor);
-  void update_growth();
+  void link_queries(RowsView queries, std::size_t threads, Monitor* monitor);
+  void update_growth(RowsView queries);
   std::vector<std::uint32_t> listed_pairs(const graph::KnnGraph& near) const;
   std::vector<std::uint32_t> linked_pairs(std::size_t count) const;
   std::vector<std::uint32_t> nearest_pairs() const;

@@ -22,9 +22,10 @@ constexpr std::size_t kWidthForHard = 2;
 // Of keys that are not differences.
 constexpr float kRounding = 1e-6f;
 
-// Of update_growth: how many rows are asked, from how many on, and for which of their
-// neighbours, itself the 0th.
+// Of update_growth: how many rows or queries are asked, how few queries serve, from how
+// many rows on, and for which of their neighbours; a row is its own 0th.
 constexpr std::size_t kGrowthSample = 256;
+constexpr std::size_t kGrowthQueries = 32;
 constexpr std::size_t kGrowthRows = 1024;
 constexpr std::size_t kNear = 10;
 constexpr std::size_t kFar = 100;
@@ -34,30 +35,41 @@ constexpr std::size_t kFar = 100;
 // Around a row the number of others grows as a power of the key, whose exponent is half
 // the intrinsic dimension where keys are squared distances. Measured from the keys of
 // the 10th and the 100th neighbour, when the graph has doubled (Levina and Bickel,
-// "Maximum likelihood estimation of intrinsic dimension", 2004, by two points).
-void GraphIndex::update_growth() {
+// "Maximum likelihood estimation of intrinsic dimension", 2004, by two points). Around
+// queries from elsewhere it is another power, so where some are given they are asked.
+void GraphIndex::update_growth(RowsView queries) {
   const std::size_t count = ids_.slots();
-  if (count < kGrowthRows || count < 2 * growth_at_) return;
+  const bool given = queries.rows >= kGrowthQueries;
+  if (count < kGrowthRows || (!given && count < 2 * growth_at_)) return;
+  const std::size_t sample =
+      given ? std::min(kGrowthSample, queries.rows) : kGrowthSample;
   double sum = 0;
   std::size_t asked = 0;
   if (options_.metric != Metric::kInnerProduct) {
     codec::RowCodec::Query query;
     search::BeamScratch scratch;
-    for (std::size_t i = 0; i < kGrowthSample; ++i) {
-      query.set_item(rows_, i * count / kGrowthSample);
+    for (std::size_t i = 0; i < sample; ++i) {
+      if (given) {
+        query.set(rows_, queries.row(i * queries.rows / sample));
+      } else {
+        query.set_item(rows_, i * count / sample);
+      }
       search::beam_search(links_, count, query, entries_, kFar + kNear, {}, scratch);
       if (scratch.beam.size() <= kFar) continue;
+      const std::size_t first = given ? 1 : 0;
+      const double zero = given ? static_cast<double>(query.zero_key()) : 0.0;
       const double ratio =
-          static_cast<double>(scratch.beam.key(kFar)) / scratch.beam.key(kNear);
-      // Copies of one row, more than ten, say nothing.
-      if (!std::isfinite(ratio)) continue;
+          (static_cast<double>(scratch.beam.key(kFar - first)) - zero) /
+          (static_cast<double>(scratch.beam.key(kNear - first)) - zero);
+      // Copies of one row, more than ten, say nothing; nor does a ratio of roundings.
+      if (!std::isfinite(ratio) || !(ratio >= 1)) continue;
       sum += std::log(ratio);
       ++asked;
     }
   }
   const double factor = std::log(static_cast<double>(kFar) / kNear);
   const auto lock = lock_.write();
-  growth_ = 2 * asked < kGrowthSample || sum <= 0
+  growth_ = 2 * asked < sample || sum <= 0
                 ? 0
                 : std::min(static_cast<double>(asked) * factor / sum, kMostGrowth);
   growth_at_ = count;
