@@ -346,3 +346,110 @@ def test_known_neighbours_make_the_graph(rows):
 def test_bad_neighbours_are_refused(rows, neighbours, metric, error, message):
     with pytest.raises(error, match=message):
         annx.GraphIndex.build(rows[:1500], metric=metric, neighbours=neighbours)
+
+
+@pytest.fixture(scope="module")
+def asked():
+    """Vectors, and queries from elsewhere: what is near to them is not near itself."""
+    rng = np.random.default_rng(5)
+    basis = rng.standard_normal((6, 24)) / np.sqrt(6)
+    rows = rng.standard_normal((9000, 6)) @ basis
+    rows += 0.5 * rng.standard_normal(rows.shape)
+    queries = rng.standard_normal((1200, 6)) @ basis + rng.standard_normal((1200, 24))
+    return rows.astype(np.float32), 1.5 * queries.astype(np.float32)
+
+
+@pytest.mark.parametrize("storage", ["fast", "plain"])
+def test_queries_given_beforehand_serve_queries_like_them(asked, storage):
+    rows, queries = asked
+    sample, others = queries[:800], queries[800:]
+    truth = annx.exact_search(others, rows, 10).ids
+    options = {"storage": storage, "degree": 24, "ef_construction": 60}
+    index = annx.GraphIndex.build(rows, **options)
+    before = index.stats()
+
+    def recall(index):
+        # As wide for both: growth, which they measure, says how far a walk goes.
+        found = index.search(others, k=10, ef=len(rows) // 100, filter=index.ids).ids
+        pairs = zip(found, truth, strict=True)
+        return np.mean([np.isin(t, f).mean() for f, t in pairs])
+
+    lost = 1 - recall(index)
+    index.add(rows[:0], queries=sample)
+    after = index.stats()
+    assert before["links"] < after["links"]
+    assert after["max_links"] <= 24
+    assert after["reachable"] == len(rows)
+    assert after["growth"] > before["growth"]
+    assert 1 - recall(index) < 0.8 * lost
+    one, two = (
+        annx.GraphIndex.build(rows, queries=sample, threads=threads, **options)
+        for threads in (1, 2)
+    )
+    assert one.__reduce__() == two.__reduce__()
+    assert 1 - recall(one) < 0.8 * lost
+    for built in (one, index):
+        for id in range(0, len(rows), 100) if storage == "fast" else ():
+            coded = built._native.link_codes(id)[0]
+            assert coded.tolist() == built.neighbours(id).tolist()
+
+
+def test_no_queries_change_nothing(rows):
+    options = {"degree": 8, "ef_construction": 40}
+    plain = annx.GraphIndex.build(rows[:700], **options).__reduce__()
+    none = annx.GraphIndex.build(rows[:700], queries=rows[:0], **options)
+    assert none.__reduce__() == plain
+    empty = annx.GraphIndex(20, **options)
+    assert empty.add(rows[:0], queries=rows[:5]).tolist() == []
+    empty.add(rows[:700])
+    assert empty.__reduce__() == plain
+    # One query, of a shape as `search` takes it.
+    single = annx.GraphIndex.build(rows[:700], queries=rows[800], **options)
+    assert single.stats()["reachable"] == 700
+
+
+@pytest.mark.parametrize(
+    ("queries", "error", "message"),
+    [
+        (np.zeros((2, 3)), ValueError, "queries has 3 columns"),
+        (np.zeros((1, 1, 20)), ValueError, "queries has 3 dimensions"),
+        (np.full((2, 20), np.nan), ValueError, "queries"),
+        (np.full((2, 20), np.inf), ValueError, "queries"),
+        ([["a"] * 20], TypeError, "queries"),
+    ],
+)
+def test_bad_queries_given_beforehand_change_nothing(rows, queries, error, message):
+    index = annx.GraphIndex.build(rows[:100], degree=8)
+    before = index.__reduce__()
+    with pytest.raises(error, match=message):
+        index.add(rows[:5], queries=queries)
+    assert index.__reduce__() == before
+    with pytest.raises(error, match=message):
+        annx.GraphIndex.build(rows[:100], queries=queries)
+    small = annx.GraphIndex(20, dtype="int8")
+    with pytest.raises((TypeError, ValueError), match="queries"):
+        small.add(np.ones((3, 20), np.int8), queries=np.full((1, 20), 0.5))
+    assert len(small) == 0
+
+
+@pytest.mark.parametrize("storage", ["fast", "plain"])
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_links_for_queries_that_are_interrupted_leave_an_index(asked, storage, after):
+    rows, queries = asked[0][:2500], asked[1][:300]
+    index = annx.GraphIndex.build(rows, storage=storage, degree=16, ef_construction=100)
+    calls = []
+
+    def stop(done, total):
+        calls.append(done)
+        if len(calls) == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index.add(rows[:0], queries=queries, progress=stop)
+    assert len(index) == len(rows)
+    found = index.search(rows[:50], k=1, ef=50).ids[:, 0]
+    assert (found == np.arange(50)).mean() > 0.9
+    index.add(rows[:3], queries=queries)
+    facts = index.stats()
+    assert facts["reachable"] == len(rows) + 3
+    assert facts["max_links"] <= 16

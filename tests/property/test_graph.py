@@ -31,6 +31,11 @@ def stored(index):
     return np.asarray(index.get(index.ids), np.float64)
 
 
+def stored_as(index):
+    """The vectors of an index as `exact_search` takes them, in the order of ids."""
+    return index.get(index.ids)
+
+
 def shared(found, truth):
     """The mean share of `truth` that was found."""
     pairs = zip(found, truth, strict=True)
@@ -105,6 +110,13 @@ def test_walk_that_ends_early_equals_the_reference(seed, dim, metric):
     growth = native.stats()["growth"]
     assert growth == pytest.approx(twin.growth, rel=1e-5)
     assert 0.3 * dim < growth * (1 if metric == "l1" else 2) < 2 * dim
+    # Queries that lie away have neighbours that are more alike.
+    queries = rng.integers(90, 200, (40, dim))
+    for index in (native, twin):
+        index.add(rows[:0], queries=queries)
+    away = native.stats()["growth"]
+    assert away == pytest.approx(twin.growth, rel=1e-5)
+    assert away > growth
     questions = rng.integers(-90, 90, (20, dim))
     for k, ef in ((1, 1), (1, 20), (5, 40), (10, 10), (10, 60)):
         ids, distances = native.search(questions, k=k, ef=ef)
@@ -128,6 +140,67 @@ def test_walk_by_angles_ends_where_the_reference_one_does(dtype):
         ids = native.search(questions, k=k, ef=ef).ids
         # Few angles are so alike that rounding swaps them.
         assert (ids == twin.search(questions, k=k, ef=ef)[0]).mean() > 0.9
+
+
+@given(
+    seeds,
+    st.integers(1, 120),
+    small_dims,
+    degrees,
+    st.sampled_from(("l2", "l1")),
+    st.sampled_from(("integer", "ties", "duplicates")),
+    st.sampled_from((1, 5, 40)),
+    st.integers(0, 140),
+)
+def test_links_for_queries_equal_the_reference(
+    seed, n, dim, degree, metric, kind, ef, count
+):
+    rows = make_rows(seed, n, dim, kind=kind)
+    # Some lie away from the vectors, some are vectors, some come twice.
+    queries = make_rows(seed + 1, count, dim, kind="ties") + 2
+    queries[::5] = rows[np.arange(len(queries[::5])) % n]
+    options = {"metric": metric, "degree": degree, "ef_construction": ef, "seed": seed}
+    first = n // 2 + 1
+    native = annx.GraphIndex.build(rows[:first], queries=queries[:70], **options)
+    native.add(rows[first:], queries=queries[70:])
+    twin = reference.GraphIndex.build(rows[:first], queries=queries[:70], **options)
+    twin.add(rows[first:], queries=queries[70:])
+    for id in range(n):
+        assert native.neighbours(id).tolist() == twin.neighbours(id).tolist()
+    assert native.stats()["reachable"] == n
+
+
+@given(
+    seeds,
+    st.integers(1, 200),
+    dims,
+    kinds,
+    vector_metrics,
+    vector_dtypes,
+    st.booleans(),
+)
+def test_links_for_queries_lead_through_their_answers(
+    seed, n, dim, kind, metric, dtype, one
+):
+    rows = make_rows(seed, n, dim, kind=kind, dtype=dtype)
+    queries = make_rows(seed + 1, 1 if one else 20, dim, kind="norms", dtype=dtype)
+    queries = queries_for(queries, dtype)
+    # So many places that there is room for every link.
+    options = {"metric": metric, "dtype": dtype, "degree": 256, "ef_construction": 10}
+    plain = annx.GraphIndex.build(rows, **options)
+    index = annx.GraphIndex.build(rows, queries=queries, threads=1, **options)
+    again = annx.GraphIndex.build(rows, queries=queries, threads=2, **options)
+    assert index.__reduce__() == again.__reduce__()
+    links = [index.neighbours(id).tolist() for id in range(n)]
+    for id, kept in enumerate(links):
+        before = plain.neighbours(id).tolist()
+        assert kept[: len(before)] == before
+    near, _ = annx.exact_search(queries, stored_as(index), 20, metric=metric)
+    for answers in near.tolist():
+        order = [id for id in answers if id >= 0]
+        for j in range(1, len(order)):
+            assert any(id in order[:j] for id in links[order[j]])
+            assert any(order[j] in links[id] for id in order[:j])
 
 
 @given(

@@ -14,7 +14,7 @@ using storage::kNoEdge;
 using storage::kSlotMask;
 
 // Bytes of rows that lie decoded at a time.
-constexpr std::size_t kDecoded = std::size_t{1} << 26;
+constexpr std::size_t kDecoded = std::size_t{1} << 27;
 
 struct Link {
   std::uint32_t from;
@@ -87,7 +87,10 @@ std::vector<std::uint32_t> nearest_rows(const codec::RowCodec& rows, RowsView qu
                                         std::size_t k, std::size_t threads,
                                         Monitor* monitor) {
   const std::size_t width = row_bytes(rows.dtype(), rows.dim());
-  const std::size_t at_once = std::clamp(kDecoded / width, k, rows.size());
+  // In equal parts, and few: the k-th best of a large one bounds its search sooner.
+  const std::size_t most = std::clamp(kDecoded / width, k, rows.size());
+  const std::size_t parts = (rows.size() + most - 1) / most;
+  const std::size_t at_once = (rows.size() + parts - 1) / parts;
   std::vector<std::byte> decoded(at_once * width);
   std::vector<std::int64_t> ids(queries.rows * k);
   std::vector<float> distances(ids.size());

@@ -39,7 +39,7 @@ inline constexpr std::size_t kQueryRound = 64;
 // The k <= rows.size() nearest rows of each query, queries.rows x k slots, nearest
 // first, ties by slot, by the distances of the rows as `decode` gives them. Queries are
 // as RowCodec::Query::set takes them. Where damaged rows leave fewer, kNoSlot follows.
-// Memory: 32 bytes for each slot, and 64 MB.
+// Memory: 32 bytes for each slot, and at most 128 MB of rows.
 std::vector<std::uint32_t> nearest_rows(const codec::RowCodec& rows, RowsView queries,
                                         std::size_t k, std::size_t threads,
                                         Monitor* monitor);

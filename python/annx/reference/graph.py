@@ -24,6 +24,7 @@ __all__ = [
     "choose_entries",
     "choose_listed",
     "find_levels",
+    "link_lists",
     "measure_growth",
     "select_neighbours",
 ]
@@ -38,6 +39,11 @@ TOP_ROWS = 256
 FAR_NEIGHBOURS = 24
 PARENT_DRAWS = 64
 GROWTH_ROWS = 1024
+GROWTH_QUERIES = 32
+# Of links for queries: how many are taken in a round, and near rows of each.
+QUERY_ROUND = 64
+NEAR_QUERY = 2
+MOST_NEAR_QUERY = 1024
 MOST_GROWTH = 1e6
 
 Pair = tuple[float, int]
@@ -117,11 +123,13 @@ def beam_search(
             del beam[width:]
 
 
-def measure_growth(links: list[list[int]], keys: Any, entries: list[int]) -> float:
+def measure_growth(
+    links: list[list[int]], keys: Any, entries: list[int], queries: Any = None
+) -> float:
     """Return the power of the key by which the number of neighbours grows.
 
-    From the 10th and the 100th neighbour of 256 slots, as searches of width 110 find
-    them; 0 where half of the slots have no such ratio.
+    From the 10th and the 100th neighbour of 256 slots, or of at most as many queries,
+    as searches of width 110 find them; 0 where half of them have no such ratio.
 
     Parameters
     ----------
@@ -131,6 +139,9 @@ def measure_growth(links: list[list[int]], keys: Any, entries: list[int]) -> flo
         ``keys(slot, slice(None))`` are the keys of a slot and all others.
     entries : list of int
         Where searches begin.
+    queries : ndarray, shape (n_queries, n), optional
+        The keys of queries and all slots. Slots are their own nearest neighbours, which
+        do not count.
 
     Notes
     -----
@@ -142,12 +153,17 @@ def measure_growth(links: list[list[int]], keys: Any, entries: list[int]) -> flo
     Levina and Bickel, "Maximum likelihood estimation of intrinsic dimension", 2004.
     """
     near, far, sample = 10, 100, 256
+    count = len(links) if queries is None else len(queries)
+    if queries is not None:
+        sample = min(sample, count)
     logs = []
     for i in range(sample):
-        slot = i * len(links) // sample
-        found = beam_search(links, keys(slot, slice(None)), entries, far + near)
-        if len(found) > far and found[near][0] > 0:
-            logs.append(np.log(found[far][0] / found[near][0]))
+        place = i * count // sample
+        row = keys(place, slice(None)) if queries is None else queries[place]
+        found = beam_search(links, row, entries, far + near)
+        first = 0 if queries is None else 1
+        if len(found) > far and found[near - first][0] > 0:
+            logs.append(np.log(found[far - first][0] / found[near - first][0]))
     if 2 * len(logs) < sample or sum(logs) <= 0:
         return 0.0
     return float(min(len(logs) * np.log(far / near) / sum(logs), MOST_GROWTH))
@@ -351,6 +367,62 @@ def choose_listed(
     return [slot for _, slot in sorted(links)]
 
 
+def link_lists(
+    links: list[list[int]], lists: list[list[int]], keys: Any, degree: int
+) -> None:
+    """Add the links that queries miss, as far as there is room.
+
+    Parameters
+    ----------
+    links : list of list of int
+        Neighbours of each slot, at most `degree`; changed in place.
+    lists : list of list of int
+        The slots nearest to each query, nearest first.
+    keys : callable
+        ``keys(s, slots)`` gives the keys between slot `s` and others.
+    degree : int
+        Links that a slot can hold.
+
+    Notes
+    -----
+    Every slot of a list but the first should link to one before it, and be linked from
+    one before it. Where either is missing it is added, to or from the one before it
+    that is nearest; ties go to the lower slot. A walk for that query that has come to
+    any slot of the list then descends to its first, and from there reaches all others
+    in their order. Queries are taken 64 at a time: what is missing is judged by the
+    links as they were before these.
+
+    References
+    ----------
+    Chen and others, "RoarGraph", 2024; Jaiswal and others, "OOD-DiskANN", 2022 (links
+    between rows that are near to the same query).
+
+    Examples
+    --------
+    >>> line = np.array([0.0, 1.0, 10.0, 11.0])
+    >>> links = [[1], [0], [3], [2]]  # the query is 5.4: its answers are 1, 2, 0, 3
+    >>> link_lists(links, [[1, 2, 0]], lambda s, t: (line[t] - line[s]) ** 2, 2)
+    >>> links
+    [[1], [0, 2], [3, 1], [2]]
+    """
+    for begin in range(0, len(lists), QUERY_ROUND):
+        missing: list[tuple[int, int]] = []
+        for near in lists[begin : begin + QUERY_ROUND]:
+            for j in range(1, len(near)):
+                slot, before = near[j], near[:j]
+                leads = any(other in before for other in links[slot])
+                led_to = any(slot in links[other] for other in before)
+                if leads and led_to:
+                    continue
+                pairs = zip(keys(slot, before).tolist(), before, strict=True)
+                nearest = min(pairs)[1]
+                missing += [] if leads else [(slot, nearest)]
+                missing += [] if led_to else [(nearest, slot)]
+        for slot, to in missing:
+            if len(links[slot]) < degree and to not in links[slot]:
+                links[slot].append(to)
+
+
 class GraphIndex:
     """A proximity graph, grown in batches, searched by `beam_search`.
 
@@ -423,16 +495,17 @@ class GraphIndex:
         dtype: str = "float32",
         ids: Any = None,
         neighbours: Any = None,
+        queries: Any = None,
         **options: Any,
     ) -> GraphIndex:
         """Make an index of vectors, shape (n, dim), from `neighbours` if given."""
         index = cls(np.asarray(vectors).shape[1], metric, dtype, **options)
         if neighbours is None:
-            index.add(vectors, ids)
+            index.add(vectors, ids, queries=queries)
         else:
             index._link_at_once(np.asarray(vectors, np.float64), neighbours)
             index._ids = np.arange(len(index.vectors)) if ids is None else ids
-            index._update_growth()
+            index._adapt(queries)
         return index
 
     def __len__(self) -> int:
@@ -473,15 +546,21 @@ class GraphIndex:
         array = np.asarray(chosen)
         return self.ids[array] if array.dtype.kind == "b" else array
 
-    def add(self, vectors: Any, ids: Any = None) -> NDArray[np.int64]:
-        """Add vectors, shape (n, dim), a batch at a time; return their ids."""
+    def add(
+        self, vectors: Any, ids: Any = None, *, queries: Any = None
+    ) -> NDArray[np.int64]:
+        """Add vectors, shape (n, dim), a batch at a time; return their ids.
+
+        `queries`, shape (n_queries, dim), are a sample of those to come: see
+        `link_lists`, for their ``2 * ef_construction`` nearest vectors each.
+        """
         rows = np.asarray(vectors, np.float64).reshape(-1, self.dim)
         next_id = int(self.ids.max(initial=-1)) + 1
         given = np.arange(next_id, next_id + len(rows)) if ids is None else ids
         for begin in range(0, len(rows), BATCH):
             self._add_batch(rows[begin : begin + BATCH])
         self._ids = np.concatenate([self.ids, np.asarray(given, np.int64)])
-        self._update_growth()
+        self._adapt(queries)
         return np.asarray(given, np.int64)
 
     def _item_rows(self) -> NDArray[np.float64]:
@@ -554,12 +633,22 @@ class GraphIndex:
         self.entries = choose_entries(len(rows), self.seed)
         self._refined_at = len(rows)
 
-    def _update_growth(self) -> None:
+    def _adapt(self, queries: Any) -> None:
+        """Link what is near to the same query, if some are given; measure growth."""
         n = len(self.vectors)
-        if n >= max(GROWTH_ROWS, 2 * self._growth_at):
+        keys = None
+        if queries is not None and n:
+            rows = np.asarray(queries, np.float64).reshape(-1, self.dim)
+            keys = pairwise_distances(rows, self.vectors, metric=self.metric)
+            most = min(NEAR_QUERY * self.ef_construction, MOST_NEAR_QUERY)
+            lists = np.argsort(keys, axis=1, kind="stable")[:, :most].tolist()
+            link_lists(self.links, lists, self._keys, self.degree)
+            keys = np.sinh(keys / 2) ** 2 if self.metric == "poincare" else keys
+            keys = keys if len(keys) >= GROWTH_QUERIES else None
+        if n >= GROWTH_ROWS and (keys is not None or n >= 2 * self._growth_at):
             self._growth_at = n
             if self.metric != "ip":
-                self.growth = measure_growth(self.links, self._keys, self.entries)
+                self.growth = measure_growth(self.links, self._keys, self.entries, keys)
 
     def _link_back(
         self, batch: range, chosen: dict[int, list[int]], parents: dict[int, int]
