@@ -9,8 +9,9 @@ from, the other half is searched for. An index without a sample and one for each
 sample are built and then searched in turns, one query a call, on one thread. Of every
 index the two values of ef around a recall are timed, and the time at that recall is
 interpolated between them, linearly in recall and in the logarithm of the time.
-``--others`` names queries to be searched for besides, which no sample is taken from: what
-a sample costs them. Processor time throughout; a line of JSON a repeat, then medians.
+``--others`` names queries to be searched for besides, which no sample is taken from:
+what a sample costs them. Processor time throughout; a line of JSON a repeat, then
+medians.
 """
 
 from __future__ import annotations

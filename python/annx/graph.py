@@ -109,6 +109,17 @@ class GraphIndex(Index):
     1,024 vectors, with ``"ip"`` and with a filter the walk keeps the best ``ef`` and
     ends when it has been through all of them.
 
+    *Queries from elsewhere.* Links join vectors that are near to one another. What is
+    near to a query that is not like the vectors (a question, where they are texts) need
+    not be so, and a walk finds some of it and no way to the rest: it takes several times
+    the ``ef`` for the same recall. With a sample of such queries (`queries` of `build`
+    and `add`) the ``2 * ef_construction`` nearest vectors of each, at most 1,024, are
+    found exactly, and each of these but the first gets a link to one that is nearer to
+    the query, and a link from one, where it has none and there is room: no link is
+    given up for it. From 32 queries on, ``growth`` is measured around them, so that
+    ``ef`` means them. Vectors that are added later know nothing of the sample unless it
+    is given again.
+
     *Codes.* A walk over plain storage reads the vector of every neighbour that it
     meets. With codes it reads one block a hop, which holds the neighbours' slots and 4
     bits for each 1 to 16 axes of their difference from the node, and from it estimates
@@ -167,7 +178,9 @@ class GraphIndex(Index):
     Manohar, Shen, Blelloch, Dhulipala, Gu, Simhadri and Sun, "ParlayANN", 2023
     (building by batches). Subramanya and others, "DiskANN", 2019 (the relaxation).
     Morozov and Babenko, "Non-metric similarity graphs for maximum inner product
-    search", 2018 (``"ip"``). Gou, Gao, Xu and Long, "SymphonyQG", 2025, and Gao and
+    search", 2018 (``"ip"``). Jaiswal and others, "OOD-DiskANN", 2022, and Chen and
+    others, "RoarGraph", 2024 (links by what is near to the same query; which ones, is
+    annx's own rule). Gou, Gao, Xu and Long, "SymphonyQG", 2025, and Gao and
     Long, "RaBitQ", 2024 (codes relative to the node, and their estimator).
 
     Examples
@@ -179,6 +192,13 @@ class GraphIndex(Index):
     >>> ids, distances = index.search(vectors[:3], k=5)
     >>> ids.shape, ids[:, 0].tolist()
     ((3, 5), [0, 1, 2])
+
+    With a sample of queries that are not like the vectors:
+
+    >>> asked = np.random.default_rng(1).standard_normal((200, 32), np.float32) + 1
+    >>> index = annx.GraphIndex.build(vectors, metric="cosine", queries=asked[:100])
+    >>> index.search(asked[100:], k=5).ids.shape
+    (100, 5)
     """
 
     _native_type = _core.GraphIndex
