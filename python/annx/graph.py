@@ -111,8 +111,8 @@ class GraphIndex(Index):
 
     *Queries from elsewhere.* Links join vectors that are near to one another. What is
     near to a query that is not like the vectors (a question, where they are texts) need
-    not be so, and a walk finds some of it and no way to the rest: it takes several times
-    the ``ef`` for the same recall. With a sample of such queries (`queries` of `build`
+    not be so, and a walk finds some of it and no way to the rest: the same recall takes
+    several times the ``ef``. With a sample of such queries (`queries` of `build`
     and `add`) the ``2 * ef_construction`` nearest vectors of each, at most 1,024, are
     found exactly, and each of these but the first gets a link to one that is nearer to
     the query, and a link from one, where it has none and there is room: no link is
