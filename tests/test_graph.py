@@ -359,13 +359,13 @@ def asked():
     return rows.astype(np.float32), 1.5 * queries.astype(np.float32)
 
 
-@pytest.mark.parametrize("storage", ["fast", "plain"])
+@pytest.mark.parametrize("storage", ["fast", "plain", "small"])
 def test_queries_given_beforehand_serve_queries_like_them(asked, storage):
     rows, queries = asked
     sample, others = queries[:800], queries[800:]
-    truth = annx.exact_search(others, rows, 10).ids
     options = {"storage": storage, "degree": 24, "ef_construction": 60}
     index = annx.GraphIndex.build(rows, **options)
+    truth = annx.exact_search(others, index.get(index.ids), 10).ids
     before = index.stats()
 
     def recall(index):
@@ -432,7 +432,7 @@ def test_bad_queries_given_beforehand_change_nothing(rows, queries, error, messa
     assert len(small) == 0
 
 
-@pytest.mark.parametrize("storage", ["fast", "plain"])
+@pytest.mark.parametrize("storage", ["fast", "plain", "small"])
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_links_for_queries_that_are_interrupted_leave_an_index(asked, storage, after):
     rows, queries = asked[0][:2500], asked[1][:300]
