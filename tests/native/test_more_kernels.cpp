@@ -231,9 +231,10 @@ ANNX_TEST(kernels_of_codes_agree) {
   const KernelTable& plain = table_for("scalar");
   for_each_table([&](const KernelTable& t) {
     for (std::size_t n = 1; n <= 4096; n *= 2) {
-      std::vector<float> a = numbers(n, 1), b = a;
-      plain.hadamard(a.data(), n);
-      t.hadamard(b.data(), n);
+      std::vector<float> a = numbers(n, 1), b = a, signs = numbers(n, 7);
+      for (float& sign : signs) sign = sign < 0 ? -1.0f : 1.0f;
+      plain.hadamard(a.data(), signs.data(), n);
+      t.hadamard(b.data(), signs.data(), n);
       check_same(a, b, t, "hadamard", n);
     }
     for (const std::size_t n : {1u, 15u, 16u, 17u, 100u}) {
