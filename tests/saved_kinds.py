@@ -8,6 +8,7 @@ kind, or an option that changes what is saved, gets a row in `CASES`; `test_file
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,15 +29,19 @@ class Case(NamedTuple):
     ask: Callable[[Any], Answers]
 
 
+@functools.lru_cache(256)
 def integers(seed: int, n: int, dim: int, dtype: str = "float32") -> np.ndarray:
-    """Rows of small integers, (n, dim), as an index of a dtype takes them."""
+    """Small integers, (n, dim), as an index of a dtype takes them; read-only."""
     if dtype == "bits":
         bits = np.random.default_rng(seed).integers(0, 2, (n, dim), dtype=np.uint8)
-        return np.packbits(bits, axis=1, bitorder="little")
-    if dtype in ("float16", "bfloat16"):
-        dtype = "float32"
-    low = 0 if dtype == "uint8" else -8
-    return np.random.default_rng(seed).integers(low, 9, (n, dim)).astype(dtype)
+        rows = np.packbits(bits, axis=1, bitorder="little")
+    else:
+        if dtype in ("float16", "bfloat16"):
+            dtype = "float32"
+        low = 0 if dtype == "uint8" else -8
+        rows = np.random.default_rng(seed).integers(low, 9, (n, dim)).astype(dtype)
+    rows.flags.writeable = False
+    return rows
 
 
 def index_case(

@@ -109,13 +109,12 @@ def test_walk_by_the_reference_codes_finds_as_much(case):
     roots = index._native.link_codes(-1)[0]
     root_codes = codec.encode(codec.mean, rows[roots])
     shared, right = [], []
+    codes = functools.cache(lambda slot: codec.encode(rows[slot], rows[links[slot]]))
     for query in integers(2, 12, dim, "near"):
         keys = keys_of(rows, query, metric)
 
         def estimate(slot, key, query=query):
-            return codec.estimate(
-                query, key, *codec.encode(rows[slot], rows[links[slot]])
-            )
+            return codec.estimate(query, key, *codes(slot))
 
         starts = choose_starts(roots, codec.estimate(query, 0.0, *root_codes))
         found = coded_beam_search(links, keys, estimate, starts, 40, 10)
