@@ -140,6 +140,16 @@ def test_block_equals_rows(isa, op, dtype):
             assert same_bits(got, want), (dim, n_queries)
 
 
+def test_tiles_are_inner_products(isa):
+    rng = np.random.default_rng(5)
+    for dim in DIMS:
+        for n_queries in (1, 7, 17):
+            rows = rng.integers(-9, 10, (COUNT, dim)).astype(np.float32)
+            queries = rng.integers(-9, 10, (n_queries, dim)).astype(np.float32)
+            got = probe(isa, "block", "dot", "float32", queries, rows, gap=8, offset=4)
+            assert (got == queries @ rows.T).all(), (dim, n_queries)
+
+
 @pytest.mark.parametrize("dtype", BYTES)
 def test_bytes_are_exact_at_the_extremes(isa, dtype):
     info = np.iinfo(BYTES[dtype])

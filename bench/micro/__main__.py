@@ -6,9 +6,10 @@ contenders take turns, each turn long enough to time, and the figures are median
 thread CPU time over the turns, with the spread. In cache, where a call is short, what a
 call costs by itself is left out: annx's probe repeats its kernel within one call, and
 from a peer's call the least that its call on a single row took is taken off. `cache`
-rows fill 256 KB, `memory` rows 128 MB; `gather` takes rows at random. The machine's own
-figures (read bandwidth, random rows, multiply-adds) come from the loops of machine.c,
-interleaved with the cells of the same place.
+rows fill 256 KB, `memory` rows 128 MB; `gather` takes rows at random, `block` compares
+96 queries with every row (what exact search and training are made of). The machine's
+own figures (read bandwidth, random rows, multiply-adds) come from the loops of
+machine.c, interleaved with the cells of the same place.
 """
 
 from __future__ import annotations
@@ -37,13 +38,18 @@ from bench.micro import machine, peers  # noqa: E402
 DIMS = [50, 128, 384, 784, 1536]
 PLACES = {"cache": 256 << 10, "memory": 128 << 20}
 FLOAT_METRICS = ["l2", "ip", "cosine", "l1"]
+# l2 and cosine of floats are inner products and what surrounds them.
+BLOCKS = [("ip", "float32"), ("hamming", "bits")] + [
+    (metric, dtype) for metric in ("l2", "ip") for dtype in ("int8", "uint8")
+]
 REPEAT = 32  # of annx's kernel within one call, where rows are in cache
+BLOCK_QUERIES = 96
 GATHERED = 24 << 20  # bytes of rows that one gathering call touches, at most
 
 
 @dataclasses.dataclass
 class Cell:
-    """One query against rows; `slots` where they are gathered."""
+    """One query against rows, or several; `slots` where rows are gathered."""
 
     metric: str
     dtype: str
@@ -51,12 +57,14 @@ class Cell:
     place: str
     shape: str
     rows: np.ndarray
-    query: np.ndarray
+    query: np.ndarray  # a block's has two dimensions
     slots: np.ndarray | None
 
     @property
     def results(self):
         """Distances that one call gives."""
+        if self.query.ndim == 2:
+            return len(self.rows) * len(self.query)
         return len(self.rows) if self.slots is None else len(self.slots)
 
 
@@ -81,7 +89,10 @@ def make_cell(memory, metric, dtype, dim, place, shape):
     if shape == "gather":
         m = max(16, min(count, GATHERED // each))
         slots = rng.integers(0, count, m).astype(np.uint32)
-    return Cell(metric, dtype, dim, place, shape, rows, sample[1].copy(), slots)
+    query = sample[1].copy()
+    if shape == "block":
+        query = peers.draw(rng, dtype, BLOCK_QUERIES, columns)
+    return Cell(metric, dtype, dim, place, shape, rows, query, slots)
 
 
 def timed(call, times):
@@ -120,7 +131,8 @@ def measure(cell, found, loops, options):
         call = contender.prepare(cell)
         if call is not None:
             calls[contender.name] = call
-            if contender.name not in repeats and cell.place == "cache":
+            once = contender.name not in repeats and cell.shape != "block"
+            if once and cell.place == "cache":
                 singles[f"{contender.name} alone"] = contender.prepare(one)
         contender.repeat = 1
     each = width(cell.dtype, cell.dim)
@@ -133,7 +145,11 @@ def measure(cell, found, loops, options):
             limits[f"limit {ahead}"] = lambda a=ahead: loops.rows(
                 data, each, cell.slots, each, a
             )
-    elif cell.place == "memory":
+    elif cell.shape == "block" and cell.dtype == "float32":
+        # As many multiply-adds as the block needs.
+        rounds = math.ceil(2 * cell.results * cell.dim / loops.operations(1))
+        limits["limit fma"] = lambda: loops.multiply_add(rounds)
+    elif cell.place == "memory" and cell.shape == "rows":
         for ahead in (None, 0, 1024):
             limits[f"limit {ahead}"] = lambda a=ahead: loops.read(data, a)
     taken = turns_of(
@@ -277,6 +293,8 @@ def main():
                 continue
             for shape in options.shapes:
                 if shape == "gather" and (place == "cache" or metric == "l1"):
+                    continue
+                if shape == "block" and (metric, dtype) not in BLOCKS:
                     continue
                 for dim in options.dims:
                     cell = make_cell(memory, metric, dtype, dim, place, shape)

@@ -87,6 +87,10 @@ class Machine:
     def multiply_add(self, rounds):
         """Multiply and add in registers; returns the floating-point operations."""
         self._code.multiply_add(rounds, 0.5)
+        return self.operations(rounds)
+
+    def operations(self, rounds):
+        """Floating-point operations of that."""
         return 2 * 12 * self.lanes * rounds
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contenders: each gives, for one cell, a callable of no arguments, or None.
 
-A cell is one query (shape (1, d)) against rows (n, d) of one type under one metric.
+A cell is one query (shape (d,)), or several, against rows (n, d) of one type under one
+metric.
 Each callable computes all n distances in one call of its package, into memory that was
 allocated before where the package allows it. Peers that are not installed are left out.
 """
@@ -53,14 +54,17 @@ class Annx:
     def prepare(self, cell):
         """One probe of the kernel, its arguments ready."""
         n, d = cell.rows.shape
-        kernel = "gather" if cell.slots is not None else "rows"
+        kernel = "gather" if cell.slots is not None else cell.shape
         op = {"ip": "dot", "cosine": ""}.get(cell.metric, cell.metric)
         query = cell.query
         floats = cell.dtype in ("float32", "float16", "bfloat16")
         if floats:
             query = query.astype(np.float32)
         count = n if cell.slots is None else len(cell.slots)
-        first, second = np.zeros(count * 4, np.uint8), NONE
+        first, second = np.zeros(cell.results * 4, np.uint8), NONE
+        several = {}
+        if cell.shape == "block":
+            several = {"queries": len(query), "query_stride": query.strides[0]}
         if cell.metric == "cosine":
             kernel, second = f"cosine_{kernel}", np.zeros(count * 4, np.uint8)
         data = flat_bytes(cell.rows)
@@ -73,7 +77,9 @@ class Annx:
         repeat = self.repeat
 
         def call():
-            _core.probe_kernel(*arguments, dim=d, count=n, stride=stride, repeat=repeat)
+            _core.probe_kernel(
+                *arguments, dim=d, count=n, stride=stride, repeat=repeat, **several
+            )
 
         if cell.metric != "cosine":
             return call
@@ -111,18 +117,18 @@ class Simd:
         return importlib.metadata.version(self.name)
 
     def prepare(self, cell):
-        """One cdist of the query against the rows."""
+        """One cdist of the queries against the rows."""
         metric = self._names.get(cell.metric)
         if metric is None or cell.slots is not None:
             return None
-        rows, query, extra = cell.rows, cell.query[None], {}
+        rows, query, extra = cell.rows, np.atleast_2d(cell.query), {}
         if cell.dtype == "bfloat16":
             rows, query = rows.view(np.uint16), query.view(np.uint16)
             extra["dtype"] = "bfloat16"
         if cell.dtype == "bits":
             extra["dtype"] = self._names["bits"]
         function = self._module.cdist
-        for out in (np.zeros((1, len(rows))), None):
+        for out in (np.zeros((len(query), len(rows))), None):
             given = extra if out is None else {**extra, "out": out}
             try:
                 function(query, rows, metric, **given)
@@ -151,6 +157,9 @@ class Faiss:
         p = faiss.swig_ptr
         n, d = cell.rows.shape
         rows, query = cell.rows, cell.query
+        if cell.dtype == "float32" and cell.shape == "block":
+            metric = faiss.METRIC_INNER_PRODUCT
+            return lambda: faiss.pairwise_distances(query, rows, metric)
         if cell.dtype == "float32" and cell.metric in ("l2", "ip"):
             count = n if cell.slots is None else len(cell.slots)
             out = np.zeros(count, np.float32)
@@ -169,8 +178,9 @@ class Faiss:
         if cell.slots is not None:
             return None
         if cell.dtype == "bits" and cell.metric == "hamming":
-            out32 = np.zeros(n, np.int32)
-            return lambda: faiss.hammings(p(query), p(rows), 1, n, d, p(out32))
+            queries = np.atleast_2d(query)
+            m, out32 = len(queries), np.zeros(cell.results, np.int32)
+            return lambda: faiss.hammings(p(queries), p(rows), m, n, d, p(out32))
         kinds = {
             "float16": faiss.ScalarQuantizer.QT_fp16,
             "bfloat16": faiss.ScalarQuantizer.QT_bf16,
@@ -183,8 +193,8 @@ class Faiss:
         index = faiss.IndexScalarQuantizer(d, kinds[cell.dtype], metric)
         for begin in range(0, n, 65536):
             index.add(rows[begin : begin + 65536].astype(np.float32))
-        one = query[None].astype(np.float32)
-        return lambda: index.search(one, 1)
+        queries = np.atleast_2d(query).astype(np.float32)
+        return lambda: index.search(queries, 1)
 
 
 class Numpy:
@@ -202,8 +212,10 @@ class Numpy:
             return None
         rows, query = cell.rows, cell.query
         if cell.dtype == "float32" and cell.metric == "ip":
-            out = np.zeros(len(rows), np.float32)
-            return lambda: np.matmul(rows, query, out=out)
+            out = np.zeros((len(rows), *query.shape[:-1]), np.float32)
+            return lambda: np.matmul(rows, query.T, out=out)
+        if cell.shape == "block":
+            return None
         if cell.dtype == "float32" and cell.metric == "l2":
             return lambda: np.square(rows - query).sum(axis=1)
         if cell.dtype == "float32" and cell.metric == "l1":

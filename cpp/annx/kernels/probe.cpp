@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "annx/kernels/probe.h"
 
+#include <algorithm>
 #include <string>
 
+#include "annx/base/aligned_buffer.h"
 #include "annx/base/error.h"
 #include "annx/base/types.h"
 #include "annx/kernels/dispatch.h"
@@ -81,6 +83,36 @@ void block(const Probe& p, const std::byte* base, Block kernel, Out* out) {
     kernel(p.query.data(), p.query_stride, p.queries, base, p.stride, p.count, p.dim,
            out, p.count);
   });
+}
+
+// Inner products by the register tiles of exact search. Packing happens once, as it
+// does there for a block of rows that many queries pass.
+void tile_block(const Probe& p, const float* rows, const TileKernels& tile,
+                float* out) {
+  const auto panels = [](std::size_t n, std::size_t width) {
+    return (n + width - 1) / width;
+  };
+  const std::size_t query_panels = panels(p.queries, tile.queries);
+  const std::size_t row_panels = panels(p.count, tile.rows);
+  const std::size_t stride = row_panels * tile.rows;
+  const auto room = [](std::size_t n) { return AlignedBuffer(n * sizeof(float)); };
+  AlignedBuffer left = room(query_panels * tile.queries * p.dim);
+  AlignedBuffer right = room(stride * p.dim);
+  AlignedBuffer sums = room(query_panels * tile.queries * stride);
+  const auto as_floats = [](AlignedBuffer& b) {
+    return reinterpret_cast<float*>(b.data());
+  };
+  tile.pack_queries(floats(p.query), p.query_stride / sizeof(float), p.queries, p.dim,
+                    nullptr, nullptr, 1.0f, as_floats(left), nullptr);
+  tile.pack_rows(rows, p.stride / sizeof(float), p.count, p.dim, nullptr, nullptr, 1.0f,
+                 as_floats(right), nullptr);
+  repeat(p, [&] {
+    tile.block(as_floats(left), query_panels, as_floats(right), row_panels, p.dim,
+               nullptr, as_floats(sums), stride);
+  });
+  for (std::size_t i = 0; i < p.queries; ++i) {
+    std::copy_n(as_floats(sums) + i * stride, p.count, out + i * p.count);
+  }
 }
 
 }  // namespace
@@ -174,8 +206,14 @@ void run_probe(const Probe& p, std::span<std::byte> first,
                      floats(first));
     }
   } else if (is_float) {
-    require(p, !blocks, "floats have no such kernel");
-    if (squares) {
+    if (blocks) {
+      require(p, dtype == DType::kFloat32 && p.op == "dot", "tiles are dot of float32");
+      require(p,
+              p.stride % sizeof(float) == 0 && p.query_stride % sizeof(float) == 0 &&
+                  p.offset % sizeof(float) == 0,
+              "strides and offset must be whole floats");
+      tile_block(p, reinterpret_cast<const float*>(base), table.tile, floats(first));
+    } else if (squares) {
       repeat(p, [&] {
         table.float_squares[type](base, p.stride, p.count, p.dim, floats(first));
       });
