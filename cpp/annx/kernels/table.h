@@ -223,8 +223,8 @@ inline constexpr std::size_t kLinkLevels = 16;
 // those. So sum_p t_p[c_p] ~ *bias + *step * sum_p out.
 //
 // Parts stand side by side in panels of kLinkPanel, so that no sum crosses lanes: panel
-// i has widths[i] times coordinates[kLinkPanel] and books[kLinkLevels][kLinkPanel], with
-// zeros where a part has fewer dimensions or there is none (codec/level_panels.h).
+// i has widths[i] times coordinates[kLinkPanel] and books[kLinkLevels][kLinkPanel],
+// with zeros where a part has fewer dimensions or there is none (codec/level_panels.h).
 // `room` holds level_table_room(panels) floats, `out` whole panels.
 inline constexpr std::size_t kLinkPanel = 16;
 constexpr std::size_t level_table_room(std::size_t panels) {
@@ -244,8 +244,8 @@ struct LinkQuery {
   float bias;
   float gain;
 };
-// Asks for memory meanwhile that will be needed next, so many lines of two runs, line by
-// line as it goes: at the pace at which memory comes, instead of all at once.
+// Asks for memory meanwhile that will be needed next, so many lines of two runs, line
+// by line as it goes: at the pace at which memory comes, instead of all at once.
 struct LinkAhead {
   const std::byte* codes;
   const std::byte* row;
