@@ -64,8 +64,24 @@ class Hnsw(_Faiss):
         self.index.hnsw.efSearch = params["ef"]
 
 
+class HnswSq8(_Faiss):
+    """``HNSW{m},SQ8``: the graph over scalar codes of 8 bits."""
+
+    def build(self, base: Array) -> None:
+        faiss.omp_set_num_threads(self.threads)
+        self.index = faiss.index_factory(
+            self.dim, f"HNSW{self.params['m']},SQ8", self.faiss_metric
+        )
+        self.index.hnsw.efConstruction = self.params["ef_construction"]
+        self.index.train(base)
+        self.index.add(base)
+
+    def configure(self, **params: Any) -> None:
+        self.index.hnsw.efSearch = params["ef"]
+
+
 class IvfPqFastScan(_Faiss):
-    """``IVF{lists},PQ{d / block}x4fs,RFlat``.
+    """``IVF{lists},PQ{d / block}x4fs,RFlat``; `refine` names other rows, as ``SQ8``.
 
     ``lists`` comes as a multiple of the square root of n (faiss's guidelines: 4 to 16).
     """
@@ -79,9 +95,12 @@ class IvfPqFastScan(_Faiss):
         # Residuals against the coarse centroid (the r of 4fsr) are what faiss uses by
         # default for the inner product of ordinary PQ; both are in the grid.
         residual = "r" if self.params["residual"] else ""
+        rows = (
+            f"Refine({self.params['refine']})" if "refine" in self.params else "RFlat"
+        )
         self.index = faiss.index_factory(
             self.dim,
-            f"IVF{lists},PQ{segments}x4fs{residual},RFlat",
+            f"IVF{lists},PQ{segments}x4fs{residual},{rows}",
             self.faiss_metric,
         )
         inner = faiss.extract_index_ivf(self.index)

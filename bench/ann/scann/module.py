@@ -44,7 +44,7 @@ class Tree(_Scann):
         builder.score_ah(
             self.params["block"], anisotropic_quantization_threshold=threshold
         )
-        builder.reorder(100)
+        builder.reorder(100, quantize=self.params.get("reorder_int8", False))
         self.index = builder.build()
         self.leaves = leaves
 

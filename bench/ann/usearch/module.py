@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,3 +42,30 @@ class Hnsw(Adapter):
 
     def ids(self, found: Any) -> Array:
         return np.asarray(found.keys)
+
+
+class Hnsw8(Hnsw):
+    """The same over int8.
+
+    usearch narrows floats by itself for angles only. For l2 it gets int8 rows: all
+    coordinates around their middle, over the largest.
+    """
+
+    def narrow(self, rows: Array) -> Array:
+        if self.metric != "l2":
+            return rows
+        codes = np.rint((rows - self.middle) * self.scale)
+        return np.clip(codes, -127, 127).astype(np.int8)
+
+    def build(self, base: Array) -> None:
+        low, high = base.min(axis=0), base.max(axis=0)
+        self.middle = (low + high) / 2
+        self.scale = 254 / float((high - low).max())
+        super().build(self.narrow(base))
+
+    def split(self, queries: Array) -> Sequence[Any]:
+        return list(self.narrow(queries))
+
+    def batcher(self, k: int, **params: Any) -> Callable[[Array], Any]:
+        search = super().batcher(k, **params)
+        return lambda queries: search(self.narrow(queries))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VSAG's HGraph: a graph over scalar-quantized codes, re-ordered by float32."""
+"""VSAG's HGraph: a graph over scalar-quantized codes, re-ordered by float32 or not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class HGraph(Adapter):
             "dim": self.dim,
             "index_param": {
                 "base_quantization_type": code,
-                "use_reorder": code != "fp32",
+                "use_reorder": self.params.get("reorder", code != "fp32"),
                 "precise_quantization_type": "fp32",
                 "max_degree": self.params["degree"],
                 "ef_construction": self.params["ef_construction"],
