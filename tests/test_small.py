@@ -189,3 +189,17 @@ def test_filter_and_mapped_file(tmp_path):
     mapped.add(clustered(300, 16, seed=4))
     assert len(mapped) == 2300
     assert mapped.stats()["reachable"] == 2300
+
+
+def test_zero_vectors_are_at_distance_one():
+    rows = clustered(600, 16)
+    rows[::2] = 0
+    index = annx.GraphIndex.build(rows, metric="cosine", storage="small")
+    np.testing.assert_array_equal(index.get(index.ids[::2]), rows[::2])
+    ids, distances = index.search(clustered(20, 16, seed=5), k=290, ef=600)
+    zero = ids % 2 == 0
+    assert (distances[zero] == 1).all()
+    # Those at less than a right angle come first.
+    assert (zero.sum(axis=1) < 250).all()
+    truth, _ = annx.exact_search(clustered(20, 16, seed=5), rows, 20, metric="cosine")
+    assert np.mean(np.isin(truth[0], ids[0][:40])) > 0.9

@@ -206,11 +206,13 @@ void RowCodec::encode_float32(float* row, std::size_t slot) {
 }
 
 void RowCodec::encode_on_grid(float* row, std::size_t slot) {
+  const bool zero = metric_ == Metric::kCosine && scale_[slot] == 0;
   grid_->place(row);
-  const std::uint8_t e = grid_->exponent(row);
+  const std::uint8_t e = zero ? std::uint8_t{0} : grid_->exponent(row);
+  const std::uint8_t kept = zero ? kZeroRow : e;
   // Most indexes never have a row off the grid.
-  if (e != 0 && exponents_.empty()) exponents_.resize(size_);
-  if (!exponents_.empty()) exponents_.mutable_data()[slot] = e;
+  if (kept != 0 && exponents_.empty()) exponents_.resize(size_);
+  if (!exponents_.empty()) exponents_.mutable_data()[slot] = kept;
   grid_->encode(row, e,
                 reinterpret_cast<std::int8_t*>(high_.mutable_data() + slot * stride_));
 }

@@ -108,7 +108,8 @@ class RowCodec {
   const RowGrid* grid() const { return grid_.get(); }
   // The e of a row on the grid.
   std::uint8_t exponent(std::size_t slot) const {
-    return exponents_.empty() ? std::uint8_t{0} : exponents_[slot];
+    const std::uint8_t e = exponents_.empty() ? std::uint8_t{0} : exponents_[slot];
+    return e == kZeroRow ? std::uint8_t{0} : e;
   }
 
   // A query in the form that traversal and the final distance need. Reusable; owns its
@@ -173,11 +174,11 @@ class RowCodec {
     bool item_ = false;
     std::size_t item_slot_ = 0;  // on a grid
     kernels::Op op_ = kernels::kOpL2;
-    std::vector<float> traversal_;         // padded, centred; float types
-    std::vector<std::byte> bytes_;         // padded; 8-bit types
-    std::vector<float> unit_;              // cosine: the query scaled to length 1
-    std::vector<float> row_;               // a decoded row
-    double base_ = 0;                      // on a grid, ip: <query, centre>
+    std::vector<float> traversal_;  // padded, centred; float types
+    std::vector<std::byte> bytes_;  // padded; 8-bit types
+    std::vector<float> unit_;       // cosine: the query scaled to length 1
+    std::vector<float> row_;        // a decoded row
+    double base_ = 0;  // on a grid, ip: <query, centre>; cosine: |centre|^2
     mutable std::vector<Coded> coded_;     // on a grid, by e
     mutable std::vector<float> item_row_;  // what it needs to make those
     mutable std::vector<float> missing_;
@@ -191,6 +192,9 @@ class RowCodec {
 
  private:
   friend class Query;
+
+  // Stands for e of a zero row under cosine, whose distance its code does not tell.
+  static constexpr std::uint8_t kZeroRow = 255;
 
   bool is_byte() const { return dtype_ == DType::kInt8 || dtype_ == DType::kUInt8; }
   // Whether rows are kept in a basis of their own: around a centre and, for cosine,

@@ -22,6 +22,8 @@ namespace annx::codec {
 namespace {
 
 constexpr float kMostCode = 127.0f;
+// Twice the distance of a zero row, as keys of cosine are.
+constexpr float kZeroKey = 2.0f;
 
 // The numbers over `unit`, to the nearest; at most 127 units.
 void round_to(const float* in, std::size_t n, float unit, std::int8_t* out) {
@@ -58,11 +60,7 @@ void RowCodec::Query::set_on_grid() {
   } else {
     codec.grid_->place(traversal_.data());
   }
-  if (cosine) {
-    // Rows are settled around the origin.
-    const std::vector<float>& centre = codec.grid_->turned_centre();
-    for (std::size_t k = 0; k < dim; ++k) unit_[k] = traversal_[k] + centre[k];
-  }
+  if (cosine) base_ = square_of(codec.grid_->turned_centre().data(), dim);
   for (Coded& coded : coded_) coded.made = false;
 }
 
@@ -106,9 +104,12 @@ RowCodec::Query::Coded& RowCodec::Query::coded(std::uint8_t e) const {
   // Off the grid by more than rounding?
   const float low = -128.5f * step;
   const float high = (kMostCode + 0.5f) * step;
-  bool beyond = false;
-  for (std::size_t k = 0; k < dim; ++k) beyond |= query[k] < low || query[k] > high;
-  if (!beyond) return coded;
+  unsigned beyond = 0;
+  for (std::size_t k = 0; k < dim; ++k) {
+    beyond |=
+        static_cast<unsigned>(query[k] < low) | static_cast<unsigned>(query[k] > high);
+  }
+  if (beyond == 0) return coded;
   missing_.assign(dim, 0.0f);
   double base = 0;
   for (std::size_t k = 0; k < dim; ++k) {
@@ -157,34 +158,49 @@ void RowCodec::Query::score_on_grid(const std::uint32_t* slots, std::size_t coun
   if (codec.exponents_.empty()) return;
   for (std::size_t i = 0; i < count; ++i) {
     const std::uint8_t e = codec.exponents_[slots[i]];
-    if (e != 0) score_coded(coded(e), slots + i, 1, out + i);
+    if (e == kZeroRow) {
+      // 1 - cosine is 1. Between rows codes serve: zero rows are then near each other.
+      if (!item_) out[i] = kZeroKey;
+    } else if (e != 0) {
+      score_coded(coded(e), slots + i, 1, out + i);
+    }
   }
 }
 
 double RowCodec::Query::exact_on_grid(std::uint32_t slot) {
   const RowCodec& codec = *codec_;
+  const kernels::KernelTable& table = kernels::active();
   const std::size_t dim = codec.dim_;
   const bool cosine = codec.metric_ == Metric::kCosine;
   if (cosine && (query_norm_ == 0 || codec.scale_[slot] == 0)) return 1.0;
   codec.widen(slot, row_.data());
+  const auto* row = reinterpret_cast<const std::byte*>(row_.data());
   const float step = codec.grid_->step(codec.exponent(slot));
-  for (float& x : row_) x *= step;
-  const float* query = traversal_.data();
-  if (cosine) {
-    const std::vector<float>& centre = codec.grid_->turned_centre();
-    for (std::size_t k = 0; k < dim; ++k) row_[k] += centre[k];
-    const double norm = std::sqrt(square_of(row_.data(), dim));
-    const float inverse = norm > 0 ? static_cast<float>(1 / norm) : 0.0f;
-    for (float& x : row_) x *= inverse;
-    query = unit_.data();
-  }
   float value;
-  kernels::active().float_rows[op_][0](
-      query, reinterpret_cast<const std::byte*>(row_.data()), dim * 4, 1, dim, &value);
-  // Half the squared distance of the directions is 1 - cosine and cancels nothing.
-  if (cosine) return 0.5 * static_cast<double>(value);
-  return op_ == kernels::kOpDot ? -(static_cast<double>(value) + base_)
-                                : static_cast<double>(value);
+  if (op_ == kernels::kOpDot) {
+    table.float_rows[op_][0](traversal_.data(), row, dim * 4, 1, dim, &value);
+    return -(static_cast<double>(step) * static_cast<double>(value) + base_);
+  }
+  if (op_ == kernels::kOpL1) {
+    for (float& x : row_) x *= step;
+    table.float_rows[op_][0](traversal_.data(), row, dim * 4, 1, dim, &value);
+    return static_cast<double>(value);
+  }
+  table.float_scaled_rows[0](traversal_.data(), row, dim * 4, &step, 1, dim, &value);
+  const auto square = static_cast<double>(value);
+  if (!cosine) return square;
+  // The row y that the code stands for is not quite of length 1: with the query q of
+  // length 1, |q - y|^2 = (|y| - 1)^2 + 2 |y| (1 - cosine).
+  std::int32_t codes;
+  table.byte_squares[0](codec.high_.data() + slot * codec.stride_, codec.stride_, 1,
+                        dim, &codes);
+  table.float_rows[kernels::kOpDot][0](codec.grid_->turned_centre().data(), row,
+                                       dim * 4, 1, dim, &value);
+  const auto wide = static_cast<double>(step);
+  const double length = std::sqrt(
+      std::max(0.0, wide * (wide * codes + 2 * static_cast<double>(value)) + base_));
+  const double excess = length - 1;
+  return length > 0 ? std::max(0.0, square - excess * excess) / (2 * length) : 1.0;
 }
 
 }  // namespace annx::codec

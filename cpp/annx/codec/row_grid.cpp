@@ -162,7 +162,9 @@ std::uint8_t RowGrid::exponent(const float* placed) const {
 
 void RowGrid::encode(const float* placed, std::uint8_t e, std::int8_t* code) const {
   const float inverse = 1 / step(e);
-  for (std::size_t k = 0; k < dim_; ++k) {
+  // A copy, which bytes that are written cannot change: several are coded at once.
+  const std::size_t dim = dim_;
+  for (std::size_t k = 0; k < dim; ++k) {
     // The nearest whole number, by way of positive ones, which conversion cuts off;
     // NaN, which damaged files may bring, becomes -128.
     const float u = std::min(std::max(0.0f, placed[k] * inverse + 128.5f), 255.0f);
