@@ -115,17 +115,12 @@ def test_scalar_codes_leave_little(storage, most):
         index.train(x)
 
 
-# Of longer codes metrics see nothing but the estimate; cosine is l2 on directions.
-@pytest.mark.parametrize(
-    ("metric", "options"),
-    [
-        *((metric, {}) for metric in METRICS),
-        *(("l2", {"bits": bits}) for bits in (2, 3, 4, 6, 8)),
-        ("ip", {"bits": 4}),
-    ],
-)
+@pytest.mark.parametrize("options", [{}, *({"bits": b} for b in (2, 3, 4, 6, 8))])
+@pytest.mark.parametrize("metric", METRICS)
 def test_rabitq_is_unbiased_within_its_bound(metric, options):
     longer = bool(options)
+    if longer and metric == "cosine":
+        return  # as l2, on directions
     dim, n, rotations = 48, 64, 60
     x, q = data(n, dim), data(1, dim, seed=1)
     exact = annx.pairwise_distances(q, x, metric=metric)[0].astype(np.float64)
