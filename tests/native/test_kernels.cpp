@@ -16,6 +16,7 @@
 #include "annx/base/random.h"
 #include "annx/kernels/dispatch.h"
 #include "check.h"
+#include "noise.h"
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <sys/mman.h>
@@ -72,22 +73,6 @@ class Guarded {
   std::size_t whole_ = 0;
 };
 
-std::vector<std::byte> random_bytes(std::size_t n, std::uint64_t stream) {
-  const Random random(7, stream);
-  std::vector<std::byte> bytes(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    bytes[i] = static_cast<std::byte>(random.bits(i) >> 40);
-  }
-  return bytes;
-}
-std::vector<float> random_floats(std::size_t n, std::uint64_t stream) {
-  const Random random(9, stream);
-  std::vector<float> x(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    x[i] = static_cast<float>(random.unit(i) * 4 - 2);
-  }
-  return x;
-}
 // Rows of a float type (0, 1, 2), made by the scalar table's own conversion.
 std::vector<std::byte> random_rows(std::size_t type, std::size_t n,
                                    std::uint64_t stream) {

@@ -13,27 +13,12 @@
 #include "annx/base/random.h"
 #include "annx/kernels/dispatch.h"
 #include "check.h"
+#include "noise.h"
 
 namespace {
 
 using namespace annx;
 using namespace annx::kernels;
-
-std::vector<float> numbers(std::size_t n, std::uint64_t stream) {
-  const Random random(11, stream);
-  std::vector<float> x(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    x[i] = static_cast<float>(random.unit(i) * 4 - 2);
-  }
-  return x;
-}
-std::vector<std::byte> noise(std::size_t n, std::uint64_t stream) {
-  const Random random(13, stream);
-  std::vector<std::byte> x(n);
-  for (std::size_t i = 0; i < n; ++i)
-    x[i] = static_cast<std::byte>(random.below(i, 256));
-  return x;
-}
 
 template <class T>
 void check_same(const std::vector<T>& a, const std::vector<T>& b, const KernelTable& t,
@@ -68,13 +53,14 @@ ANNX_TEST(kernels_agree_on_many_float_rows) {
   for_each_table([&](const KernelTable& t) {
     for (const std::size_t count : kCounts) {
       for (const std::size_t dim : {1u, 7u, 33u, 64u, 100u, 700u}) {
-        const std::vector<float> query = numbers(dim, 1);
-        const std::vector<float> scales = numbers(count, 2);
+        const std::vector<float> query = random_floats(dim, 1);
+        const std::vector<float> scales = random_floats(count, 2);
         const std::vector<std::uint32_t> slots = places(count);
         for (std::size_t type = 0; type < kFloatTypes; ++type) {
           const std::size_t stride = dim * (type == 0 ? 4 : 2);
           std::vector<std::byte> rows(count * stride);
-          plain.narrow[type](numbers(count * dim, 3).data(), count * dim, rows.data());
+          plain.narrow[type](random_floats(count * dim, 3).data(), count * dim,
+                             rows.data());
           const float* q = query.data();
           const std::byte* x = rows.data();
           std::vector<float> a(count), b(count), a2(count), b2(count);
@@ -119,8 +105,8 @@ ANNX_TEST(kernels_agree_on_many_byte_and_bit_rows) {
     for (const std::size_t count : kCounts) {
       for (const std::size_t dim :
            {1u, 3u, 4u, 5u, 7u, 8u, 16u, 33u, 64u, 200u, 1400u}) {
-        const std::vector<std::byte> query = noise(dim, 1);
-        const std::vector<std::byte> rows = noise(count * dim, 2);
+        const std::vector<std::byte> query = random_bytes(dim, 1);
+        const std::vector<std::byte> rows = random_bytes(count * dim, 2);
         const std::vector<std::uint32_t> slots = places(count);
         const std::byte* q = query.data();
         const std::byte* x = rows.data();
@@ -172,9 +158,9 @@ ANNX_TEST(kernels_of_k_means_agree) {
   const std::vector<std::uint32_t> groups = {4, 0, 3};
   for_each_table([&](const KernelTable& t) {
     for (const std::size_t dim : {1u, 2u, 9u, 40u}) {
-      const std::vector<float> packed = numbers(kGroups * dim * kGroup, 1);
-      const std::vector<float> offsets = numbers(kGroups * kGroup, 2);
-      const std::vector<float> points = numbers(kScorePoints * dim, 3);
+      const std::vector<float> packed = random_floats(kGroups * dim * kGroup, 1);
+      const std::vector<float> offsets = random_floats(kGroups * kGroup, 2);
+      const std::vector<float> points = random_floats(kScorePoints * dim, 3);
       for (std::size_t count = 1; count <= kScorePoints; ++count) {
         std::vector<float> a(count * kGroups * kGroup), b(a), least(count * kGroups),
             least_too(least);
@@ -191,7 +177,7 @@ ANNX_TEST(kernels_of_k_means_agree) {
       }
     }
     for (const std::size_t count : {16u, 32u, 160u}) {
-      const std::vector<float> scores = numbers(count, 4);
+      const std::vector<float> scores = random_floats(count, 4);
       const float least = plain.score_least(scores.data(), count);
       CHECK(least == *std::min_element(scores.begin(), scores.end()));
       CHECK(t.score_least(scores.data(), count) == least);
@@ -202,7 +188,7 @@ ANNX_TEST(kernels_of_k_means_agree) {
         a.resize(n);
         check_same(a, b, t, "score_below", count);
       }
-      const std::vector<float> reach = numbers(count, 5);
+      const std::vector<float> reach = random_floats(count, 5);
       std::vector<float> a(count), b(count);
       CHECK(plain.score_floors(scores.data(), reach.data(), count, 1.5f, 1e-3f, 1e-5f,
                                a.data()) == t.score_floors(scores.data(), reach.data(),
@@ -211,15 +197,15 @@ ANNX_TEST(kernels_of_k_means_agree) {
       check_same(a, b, t, "score_floors", count);
     }
     for (const std::size_t spans : {1u, 15u, 16u, 17u, 50u}) {
-      std::vector<float> a = numbers(spans, 6), b = a;
-      std::vector<float> gap = numbers(spans, 7), gap_too = gap;
-      const std::vector<float> drift = numbers(spans, 8);
+      std::vector<float> a = random_floats(spans, 6), b = a;
+      std::vector<float> gap = random_floats(spans, 7), gap_too = gap;
+      const std::vector<float> drift = random_floats(spans, 8);
       plain.drift_bounds(a.data(), drift.data(), spans, 0.5f, gap.data());
       t.drift_bounds(b.data(), drift.data(), spans, 0.5f, gap_too.data());
       check_same(a, b, t, "drift_bounds", spans);
       check_same(gap, gap_too, t, "drift_bounds", spans);
-      const std::vector<float> floors = numbers(spans, 9);
-      const std::vector<float> chosen = numbers(spans, 10);
+      const std::vector<float> floors = random_floats(spans, 9);
+      const std::vector<float> chosen = random_floats(spans, 10);
       plain.merge_bounds(a.data(), floors.data(), chosen.data(), spans, 0.25f);
       t.merge_bounds(b.data(), floors.data(), chosen.data(), spans, 0.25f);
       check_same(a, b, t, "merge_bounds", spans);
@@ -231,14 +217,15 @@ ANNX_TEST(kernels_of_codes_agree) {
   const KernelTable& plain = table_for("scalar");
   for_each_table([&](const KernelTable& t) {
     for (std::size_t n = 1; n <= 4096; n *= 2) {
-      std::vector<float> a = numbers(n, 1), b = a, signs = numbers(n, 7);
+      std::vector<float> a = random_floats(n, 1), b = a, signs = random_floats(n, 7);
       for (float& sign : signs) sign = sign < 0 ? -1.0f : 1.0f;
       plain.hadamard(a.data(), signs.data(), n);
       t.hadamard(b.data(), signs.data(), n);
       check_same(a, b, t, "hadamard", n);
     }
     for (const std::size_t n : {1u, 15u, 16u, 17u, 100u}) {
-      const std::vector<std::byte> high = noise(2 * n, 2), low = noise(2 * n, 3);
+      const std::vector<std::byte> high = random_bytes(2 * n, 2),
+                                   low = random_bytes(2 * n, 3);
       std::vector<float> a(n), b(n);
       plain.join_halves(high.data(), low.data(), n, a.data());
       t.join_halves(high.data(), low.data(), n, b.data());
@@ -251,9 +238,9 @@ ANNX_TEST(kernels_of_codes_agree) {
         widths[p] = static_cast<std::uint8_t>(1 + p % 5);
         dim += widths[p];
       }
-      const std::vector<float> points = numbers(dim * kPieceGroup, 4);
-      const std::vector<float> books = numbers(dim * kLinkLevels, 5);
-      const std::vector<float> halves = numbers(parts * kLinkLevels, 6);
+      const std::vector<float> points = random_floats(dim * kPieceGroup, 4);
+      const std::vector<float> books = random_floats(dim * kLinkLevels, 5);
+      const std::vector<float> halves = random_floats(parts * kLinkLevels, 6);
       std::vector<std::uint8_t> a(parts / 2 * kPieceGroup), b(a);
       std::vector<float> dots(kPieceGroup), dots_too(kPieceGroup);
       plain.piece_encode(points.data(), books.data(), halves.data(), widths.data(),
@@ -270,8 +257,8 @@ ANNX_TEST(kernels_of_boxes_and_leaves_agree) {
   const KernelTable& plain = table_for("scalar");
   for_each_table([&](const KernelTable& t) {
     for (std::size_t dim = 1; dim <= kMaxLeafDim; ++dim) {
-      const std::vector<float> query = numbers(dim, 1);
-      std::vector<float> boxes = numbers(dim * 2 * kBoxFan, 2);
+      const std::vector<float> query = random_floats(dim, 1);
+      std::vector<float> boxes = random_floats(dim * 2 * kBoxFan, 2);
       for (std::size_t k = 0; k < dim; ++k) {
         for (std::size_t i = 0; i < kBoxFan; ++i) {
           float& low = boxes[k * 2 * kBoxFan + i];
@@ -288,8 +275,8 @@ ANNX_TEST(kernels_of_boxes_and_leaves_agree) {
           CHECK(std::abs(a[i] - b[i]) <= bound);
         }
       }
-      const std::vector<float> points = numbers(dim * kLeafPoints, 3);
-      const std::vector<float> scales = numbers(kLeafPoints, 4);
+      const std::vector<float> points = random_floats(dim * kLeafPoints, 3);
+      const std::vector<float> scales = random_floats(kLeafPoints, 4);
       for (std::size_t op = 0; op < 3; ++op) {
         const float* scaled = op == 2 ? scales.data() : nullptr;
         for (const float limit : {0.0f, 1.3f * static_cast<float>(dim)}) {
@@ -309,10 +296,10 @@ ANNX_TEST(kernels_of_boxes_and_leaves_agree) {
 // Sums of tiles depend on the instruction set, so each is held to its own `block`.
 ANNX_TEST(kernels_that_judge_a_tile_twice_do_as_one_that_judges_it_once) {
   constexpr std::size_t kQueries = 29, kRows = 21, kDim = 17;
-  const std::vector<float> queries = numbers(kQueries * kDim, 1);
-  const std::vector<float> rows = numbers(kRows * kDim, 2);
-  const std::vector<float> centre = numbers(kDim, 3);
-  const std::vector<float> scales = numbers(kRows, 4);
+  const std::vector<float> queries = random_floats(kQueries * kDim, 1);
+  const std::vector<float> rows = random_floats(kRows * kDim, 2);
+  const std::vector<float> centre = random_floats(kDim, 3);
+  const std::vector<float> scales = random_floats(kRows, 4);
   for_each_table([&](const KernelTable& t) {
     const TileKernels& tile = t.tile;
     const std::size_t query_panels = (kQueries + tile.queries - 1) / tile.queries;
@@ -336,7 +323,8 @@ ANNX_TEST(kernels_that_judge_a_tile_twice_do_as_one_that_judges_it_once) {
     }
     tile.block(q.data(), query_panels, x.data(), row_panels, kDim, nullptr, out.data(),
                wide);
-    const std::vector<float> left = numbers(tall, 5), right = numbers(wide, 6);
+    const std::vector<float> left = random_floats(tall, 5),
+                             right = random_floats(wide, 6);
     for (const float limit : {-40.0f, -8.0f, 0.0f}) {
       std::vector<float> left_limits(tall, limit), right_limits(wide, -60.0f);
       right_limits[3] = 2.0f;

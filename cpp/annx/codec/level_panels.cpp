@@ -39,15 +39,7 @@ void LevelPanels::fill(const float* coordinates, Tables& out,
   out.room_.resize(kernels::level_table_room(panels));
   out.entries.resize(panels * kLinkPanel * kLinkLevels);
   float* const to = out.coordinates_.data();
-  const std::uint32_t* const places = places_.data();
-  std::size_t k = 0;
-  for (; k + 4 <= dims_; k += 4) {
-    to[places[k]] = coordinates[k];
-    to[places[k + 1]] = coordinates[k + 1];
-    to[places[k + 2]] = coordinates[k + 2];
-    to[places[k + 3]] = coordinates[k + 3];
-  }
-  for (; k < dims_; ++k) to[places[k]] = coordinates[k];
+  for (std::size_t k = 0; k < dims_; ++k) to[places_[k]] = coordinates[k];
   table.level_tables(to, books_.data(), widths_.data(), panels, out.room_.data(),
                      out.entries.data(), &out.step, &out.bias);
 }

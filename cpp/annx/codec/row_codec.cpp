@@ -423,6 +423,26 @@ bool RowCodec::narrow(const std::vector<std::uint32_t>& pairs) {
   return true;
 }
 
+double RowCodec::grid_error(const std::vector<std::uint32_t>& pairs) const {
+  std::vector<double> shares;
+  std::vector<float> a(dim_), b(dim_);
+  for (std::size_t i = 0; i + 1 < pairs.size(); i += 2) {
+    vector(pairs[i], a.data());
+    vector(pairs[i + 1], b.data());
+    double square = 0;
+    for (std::size_t k = 0; k < dim_; ++k) {
+      const double d = static_cast<double>(a[k]) - static_cast<double>(b[k]);
+      square += d * d;
+    }
+    const auto own = static_cast<double>(grid_->step(exponent(pairs[i])));
+    const auto far = static_cast<double>(grid_->step(exponent(pairs[i + 1])));
+    // Two uniform errors a coordinate, of which the one along the difference counts.
+    const double error = std::sqrt((own * own + far * far) / 12);
+    shares.push_back(square > 0 ? std::min(1.0, 2 * error / std::sqrt(square)) : 1.0);
+  }
+  return median(shares);
+}
+
 void RowCodec::learn_grid(RowsView to_come, std::uint64_t seed) {
   const std::size_t bytes = row_bytes(dtype_, dim_);
   std::vector<std::byte> given(size_ * bytes);
@@ -644,32 +664,26 @@ double RowCodec::Query::exact(std::uint32_t slot) {
   const kernels::KernelTable& table = kernels::active();
   const std::size_t dim = codec.dim_;
   const auto canonical = [&](kernels::Op op, const float* query) {
+    // Kernels give the same bits for rows of every type, so only rows that are split,
+    // centred or still to be scaled are put together first.
+    const bool float32 = codec.dtype_ == DType::kFloat32;
+    const bool as_kept = float32
+                             ? codec.layout_ != Layout::kSplit && codec.centre_.empty()
+                             : codec.metric_ != Metric::kCosine;
+    const auto* row = reinterpret_cast<const std::byte*>(row_.data());
+    if (as_kept) {
+      row = codec.high_.data() + slot * codec.stride_;
+    } else {
+      codec.vector(slot, row_.data());
+    }
     float value;
-    table.float_rows[op][0](query, reinterpret_cast<const std::byte*>(row_.data()),
-                            dim * 4, 1, dim, &value);
-    return static_cast<double>(value);
-  };
-  // Kernels give the same bits of rows of every type, so only rows that are split or
-  // centred must be put together first.
-  const bool whole = !codec.is_byte() && codec.layout_ != Layout::kSplit &&
-                     (codec.dtype_ != DType::kFloat32 || codec.centre_.empty());
-  const auto of_stored = [&](kernels::Op op, const float* query) {
-    float value;
-    table.float_rows[op][codec.traversal_type_](
-        query, codec.high_.data() + slot * codec.stride_, codec.stride_, 1, dim,
-        &value);
+    table.float_rows[op][as_kept ? codec.traversal_type_ : 0](query, row, 0, 1, dim,
+                                                              &value);
     return static_cast<double>(value);
   };
   if (codec.metric_ == Metric::kCosine) {
     if (query_norm_ == 0 || codec.scale_[slot] == 0) return 1.0;
     // Half the squared distance of the directions is 1 - cosine and cancels nothing.
-    if (codec.dtype_ == DType::kFloat32) {
-      if (whole) return 0.5 * of_stored(kernels::kOpL2, unit_.data());
-      codec.decode_float32(slot, row_.data());
-    } else {
-      codec.widen(slot, row_.data());
-      for (float& x : row_) x *= codec.scale_[slot];
-    }
     return 0.5 * canonical(kernels::kOpL2, unit_.data());
   }
   double distance;
@@ -679,10 +693,7 @@ double RowCodec::Query::exact(std::uint32_t slot) {
     table.byte_rows[op_][type](query_, codec.high_.data() + slot * codec.stride_,
                                codec.stride_, 1, dim, &integer);
     distance = integer;
-  } else if (whole) {
-    distance = of_stored(op_, reinterpret_cast<const float*>(query_));
   } else {
-    codec.decode_float32(slot, row_.data());
     distance = canonical(op_, reinterpret_cast<const float*>(query_));
   }
   if (codec.metric_ == Metric::kPoincare) {

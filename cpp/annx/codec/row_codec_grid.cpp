@@ -25,15 +25,6 @@ constexpr float kMostCode = 127.0f;
 // Twice the distance of a zero row, as keys of cosine are.
 constexpr float kZeroKey = 2.0f;
 
-// The numbers over `unit`, to the nearest; at most 127 units.
-void round_to(const float* in, std::size_t n, float unit, std::int8_t* out) {
-  const float inverse = unit > 0 ? 1 / unit : 0.0f;
-  for (std::size_t k = 0; k < n; ++k) {
-    const float u = std::min(std::max(0.0f, in[k] * inverse + 128.5f), 255.0f);
-    out[k] = static_cast<std::int8_t>(static_cast<int>(u) - 128);
-  }
-}
-
 float largest_of(const float* x, std::size_t n) {
   float largest = 0;
   for (std::size_t k = 0; k < n; ++k) largest = std::max(largest, std::abs(x[k]));
@@ -95,7 +86,7 @@ RowCodec::Query::Coded& RowCodec::Query::coded(std::uint8_t e) const {
   }
   if (op_ == kernels::kOpDot) {
     const float unit = largest_of(query, dim) / kMostCode;
-    round_to(query, dim, unit, coded.bytes.data());
+    round_to_bytes(query, dim, unit, coded.bytes.data());
     coded.factor = -unit * step;
     return coded;
   }
@@ -126,7 +117,7 @@ RowCodec::Query::Coded& RowCodec::Query::coded(std::uint8_t e) const {
   if (op_ == kernels::kOpL1) return coded;
   const float unit = largest_of(missing_.data(), dim) / kMostCode;
   coded.beyond.assign(codec.padded_dim_, 0);
-  round_to(missing_.data(), dim, unit, coded.beyond.data());
+  round_to_bytes(missing_.data(), dim, unit, coded.beyond.data());
   coded.beyond_factor = -2 * unit * step;
   return coded;
 }

@@ -160,16 +160,17 @@ std::uint8_t RowGrid::exponent(const float* placed) const {
   return e;
 }
 
-void RowGrid::encode(const float* placed, std::uint8_t e, std::int8_t* code) const {
-  const float inverse = 1 / step(e);
-  // A copy, which bytes that are written cannot change: several are coded at once.
-  const std::size_t dim = dim_;
-  for (std::size_t k = 0; k < dim; ++k) {
-    // The nearest whole number, by way of positive ones, which conversion cuts off;
-    // NaN, which damaged files may bring, becomes -128.
-    const float u = std::min(std::max(0.0f, placed[k] * inverse + 128.5f), 255.0f);
-    code[k] = static_cast<std::int8_t>(static_cast<int>(u) - 128);
+void round_to_bytes(const float* in, std::size_t n, float unit, std::int8_t* out) {
+  const float inverse = unit > 0 ? 1 / unit : 0.0f;
+  for (std::size_t k = 0; k < n; ++k) {
+    // By way of positive numbers, which conversion cuts off.
+    const float u = std::min(std::max(0.0f, in[k] * inverse + 128.5f), 255.0f);
+    out[k] = static_cast<std::int8_t>(static_cast<int>(u) - 128);
   }
+}
+
+void RowGrid::encode(const float* placed, std::uint8_t e, std::int8_t* code) const {
+  round_to_bytes(placed, dim_, step(e), code);
 }
 
 void RowGrid::decode(const std::int8_t* code, std::uint8_t e, float* out) const {

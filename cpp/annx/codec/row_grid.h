@@ -38,6 +38,10 @@
 
 namespace annx::codec {
 
+// The whole numbers of units nearest to `n` numbers, from -128 to 127, all 0 where the
+// unit is 0; NaN, which damaged files may bring, becomes -128.
+void round_to_bytes(const float* in, std::size_t n, float unit, std::int8_t* out);
+
 class RowGrid {
  public:
   // Rows that are looked at, evenly.

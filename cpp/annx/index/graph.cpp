@@ -247,33 +247,6 @@ void GraphIndex::learn_grid(RowsView to_come) {
   rows_.learn_grid(to_come, options_.build.seed);
 }
 
-// Of half of some near pairs the squared distance (ip: the key, in units of that) is
-// off by no more than this share, in standard deviations. 1: they have the same code.
-double GraphIndex::grid_error() const {
-  const std::vector<std::uint32_t> pairs = linked_pairs(ids_.slots());
-  std::vector<double> shares;
-  std::vector<float> a(options_.dim), b(options_.dim);
-  for (std::size_t i = 0; i + 1 < pairs.size(); i += 2) {
-    rows_.vector(pairs[i], a.data());
-    rows_.vector(pairs[i + 1], b.data());
-    double square = 0;
-    for (std::size_t k = 0; k < a.size(); ++k) {
-      const double d = static_cast<double>(a[k]) - static_cast<double>(b[k]);
-      square += d * d;
-    }
-    const auto own = static_cast<double>(rows_.grid()->step(rows_.exponent(pairs[i])));
-    const auto far =
-        static_cast<double>(rows_.grid()->step(rows_.exponent(pairs[i + 1])));
-    // Two uniform errors a coordinate, of which the one along the difference counts.
-    const double error = std::sqrt((own * own + far * far) / 12);
-    shares.push_back(square > 0 ? std::min(1.0, 2 * error / std::sqrt(square)) : 1.0);
-  }
-  if (shares.empty()) return 0;
-  const auto middle = shares.begin() + static_cast<std::ptrdiff_t>(shares.size() / 2);
-  std::nth_element(shares.begin(), middle, shares.end());
-  return *middle;
-}
-
 // Queries from elsewhere: see graph/query_links.h. Searches go on meanwhile.
 void GraphIndex::link_queries(RowsView queries, std::size_t threads, Monitor* monitor) {
   const std::size_t k = std::min(
@@ -535,7 +508,7 @@ GraphStats GraphIndex::stats(bool walk) const {
   if (const codec::RowGrid* grid = rows_.grid()) {
     stats.byte_rows = true;
     stats.turned_rows = grid->turned();
-    if (walk) stats.byte_error = grid_error();
+    if (walk) stats.byte_error = rows_.grid_error(linked_pairs(count));
     for (std::size_t slot = 0; slot < count && walk; ++slot) {
       stats.wide_rows += rows_.exponent(slot) != 0 ? 1 : 0;
     }

@@ -145,7 +145,6 @@ class GraphIndex {
                     graph::Builder& builder, std::size_t threads, Monitor* monitor);
   void check_links() const;
   void learn_grid(RowsView to_come);
-  double grid_error() const;
   void refine(std::size_t count);
   storage::CodedLinks choose_roots(const codec::LinkCodec& codec) const;
   void update_codes(std::size_t threads, Monitor* monitor);
