@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``python -m bench {quick,compare,sweep,plot,table,list}``."""
+"""The command line: ``python -m bench {quick,compare,sweep,growth,...}``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.ann import data, report, run
+from bench.ann import data, growth, report, run
 from bench.ann.adapter import Algorithm, algorithms, load_algorithm
 from bench.ann.client import SOURCE_PATHS
 from bench.ann.exact import distances_to
@@ -77,6 +77,19 @@ def _parser() -> argparse.ArgumentParser:
         "--first-build", action="store_true", help="only the grid's first build"
     )
     swept.add_argument("--build-timeout", type=float, default=1800.0)
+
+    grown = commands.add_parser(
+        "growth", help="cost over the number of rows, one library in memory at a time"
+    )
+    grown.set_defaults(run=_growth)
+    grown.add_argument(
+        "--datasets",
+        required=True,
+        help="of differing size, as in glove-50@10k,glove-50@100k,glove-50",
+    )
+    grown.add_argument("--queries", type=int, help="use the first so many")
+    grown.add_argument("--targets", type=_floats, default=(0.90, 0.95, 0.99))
+    _add_common(grown)
 
     plot = commands.add_parser("plot", help="draw results that were written before")
     plot.set_defaults(run=_plot)
@@ -251,6 +264,21 @@ def _sweep(options: argparse.Namespace) -> int:
     return status
 
 
+def _growth(options: argparse.Namespace) -> int:
+    chosen = _chosen(options.algorithms, default=algorithms())
+    protocol = _protocol(options, targets=options.targets)
+    folder = options.out or OUT
+    sweeps = []
+    for name in options.datasets.split(","):
+        _say(f"--- {name}")
+        dataset = data.load(name, queries=options.queries)
+        result = run.sweep(dataset, chosen, protocol, _say, first_build_only=True)
+        _say(f"wrote {report.write_json(result, folder, f'growth-{name}')}")
+        sweeps.append(result)
+    print(growth.table(sweeps))
+    return 0
+
+
 def _finish(result: dict[str, Any], options: argparse.Namespace) -> int:
     folder = options.out or OUT
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -311,6 +339,7 @@ def _list(options: argparse.Namespace) -> int:
     print("data sets")
     for name, where in data.known_names().items():
         print(f"  {name:32} {re.sub(r'^in .*', 'local folder', where)}")
+    print("  NAME@ROWS                        a random part of the rows, as in @30k")
     print("  NAME+noise                       with noise and a random rotation")
     print("\nlibraries")
     for one in algorithms():

@@ -210,6 +210,19 @@ def test_noise_variant_keeps_neighbours_and_loses_integers() -> None:
     assert np.mean(noisy.base[:100] == np.rint(noisy.base[:100])) < 0.01
 
 
+def test_part_of_a_set_is_a_subset_of_larger_parts() -> None:
+    small, large = (data.load(f"{data.SHIPPED}@{n}", queries=5) for n in ("400", "1k"))
+    assert small.base.shape == (400, 784)
+    assert large.base.shape == (1000, 784)
+    assert {row.tobytes() for row in small.base} < {r.tobytes() for r in large.base}
+    assert np.array_equal(small.queries, large.queries)
+    near = exact_neighbors(small.base, small.queries, "l2")
+    assert np.array_equal(small.neighbors, near)
+    for wrong in ("0", "9001", "-1", "many"):
+        with pytest.raises(ValueError, match="part of the rows"):
+            data.load(f"{data.SHIPPED}@{wrong}")
+
+
 def test_synthetic_set_is_reproducible_and_of_low_intrinsic_dimension() -> None:
     base, queries = generate(4000, 48, queries=50, seed=7)
     again, _ = generate(4000, 48, queries=50, seed=7)

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bench import cli
-from bench.ann import adapter, pareto, report, run
+from bench.ann import adapter, growth, pareto, report, run
 from bench.ann.client import Client, WorkerError, thread_environment
 from bench.ann.data import Dataset
 from bench.ann.exact import exact_neighbors
@@ -157,17 +158,21 @@ def test_sweep_commits_points_that_a_comparison_reads_back(
     (tmp_path / "numpy_flat").mkdir()
     monkeypatch.setattr(pareto, "HERE", tmp_path)
     path = run.write_pareto(result, "numpy_flat")
-    points = pareto.load_points("numpy_flat", "tiny")
+    points = pareto.load_points("numpy_flat", "tiny", FAST.k)
     assert points is not None
     assert path.name == "tiny.json"
     recalls = [point["recall"] for point in points]
     assert recalls == sorted(recalls)
 
+    # They serve the noisy variant of the set too, and no other k.
+    assert pareto.load_points("numpy_flat", "tiny+noise", FAST.k) == points
+    assert pareto.load_points("numpy_flat", "tiny", FAST.k + 1) is None
+
     # Another variant's sweep leaves these points alone.
     rest = adapter.dataclasses.replace(variant, name="rest", search=({},))
     rest_only = adapter.dataclasses.replace(flat, variants=(rest,))
     run.write_pareto(run.sweep(tiny, [rest_only], FAST, _quiet), "numpy_flat")
-    kept = pareto.load_points("numpy_flat", "tiny")
+    kept = pareto.load_points("numpy_flat", "tiny", FAST.k)
     assert kept is not None
     assert [point for point in kept if point["variant"] == "part"] == points
     assert len(kept) == len(points) + 1
@@ -180,6 +185,27 @@ def test_sweep_commits_points_that_a_comparison_reads_back(
     other = {**compared, "dataset": {**compared["dataset"], "rows": 1}}
     with pytest.raises(ValueError, match="do not go together"):
         report.merge([result, other])
+
+
+def test_growth_is_the_slope_of_logarithms() -> None:
+    def swept(rows: int) -> dict[str, Any]:
+        return {
+            "dataset": {"rows": rows},
+            "protocol": {"targets": [0.9, 0.99]},
+            "indexes": [
+                {"variant": "one", "cpu_s": 3e-6 * rows**1.25, "index_bytes": 8 * rows}
+            ],
+            "points": [{"index": 0, "recall": 0.95, "qps_cpu": 1e9 / rows**0.5}],
+        }
+
+    text = growth.table([swept(90_000), swept(10_000), swept(30_000)])
+    building, memory, low, high = text.splitlines()[2:]
+    assert building.startswith("| one, building, CPU s |")
+    assert building.endswith("| 1.25 |")
+    assert memory.endswith("| 1.00 |")
+    assert low.endswith("| 0.50 |")
+    assert high == "| one, CPU us a query at 0.99 | - | - | - | - |"
+    assert growth.exponent([10, 10], [1.0, 2.0]) is None
 
 
 def test_broken_library_is_noted_and_skipped(

@@ -12,9 +12,11 @@ A name is looked up in this order:
 - a public ann-benchmarks set (downloaded; see ``fetch.py``);
 - the path of an ann-benchmarks HDF5 file.
 
-``NAME+noise`` is a harder-to-cheat variant of any of them: float32 noise of 1e-3 of the
-rows' spread and a random rotation, so that no coordinate is an integer any more and no
-library gains by storing the data losslessly in fewer bits.
+``NAME@ROWS``, such as ``glove-50@30k``, is a random part of the base, drawn with a
+fixed seed; the same queries. ``NAME+noise`` is a harder-to-cheat variant of any of
+them: float32 noise of 1e-3 of the rows' spread and a random rotation, so that no
+coordinate is an integer any more and no library gains by storing the data losslessly in
+fewer bits.
 
 Ground truth that a set does not bring is computed in float64 and kept in the cache.
 """
@@ -47,6 +49,8 @@ SHIPPED_BASE = 9000
 
 _METRICS = {"euclidean": "l2", "angular": "cosine"}
 _SYNTHETIC = re.compile(r"synthetic-(\d+)([km]?)-(\d+)")
+_COUNT = re.compile(r"(\d+)([km]?)")
+_SCALES = {"": 1, "k": 1000, "m": 1_000_000}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,10 +140,13 @@ def load(name: str, *, queries: int | None = None) -> Dataset:
     plain, _, variant = name.partition("+")
     if variant not in ("", "noise"):
         raise KeyError(f"no variant {variant!r} of {plain!r}; there is 'noise'")
-    base, query, truth, metric = _raw(plain, queries)
+    whole, _, part = plain.partition("@")
+    base, query, truth, metric = _raw(whole, queries)
     if queries is not None:
         query = query[:queries]
         truth = None if truth is None else truth[:queries]
+    if part:
+        base, truth = _part(base, part), None
     if variant == "noise":
         base, query = _noisy(base, query)
         truth = None
@@ -185,8 +192,7 @@ def _raw(name: str, limit: int | None) -> tuple[Array, Array, Array | None, str]
         if (folder / plain / "meta.json").exists():
             return _from_folder(folder / plain, query_set)
     if match := _SYNTHETIC.fullmatch(name):
-        scale = {"": 1, "k": 1000, "m": 1_000_000}[match[2]]
-        base, query = generate(int(match[1]) * scale, int(match[3]))
+        base, query = generate(int(match[1]) * _SCALES[match[2]], int(match[3]))
         return base, query, None, "l2"
     path = fetch(name) if name in PUBLIC else Path(name)
     if path.suffix in (".hdf5", ".h5") and path.exists():
@@ -215,6 +221,19 @@ def _unit_if_int8(rows: Array) -> Array:
     if rows.dtype == np.int8:
         out /= np.linalg.norm(out, axis=1, keepdims=True)
     return out
+
+
+def _part(base: Array, count: str) -> Array:
+    match = _COUNT.fullmatch(count)
+    rows = int(match[1]) * _SCALES[match[2]] if match else 0
+    if not 0 < rows <= len(base):
+        raise ValueError(
+            f"the part of the rows is {count!r}; it should be a number from 1 to "
+            f"{len(base)}, such as 30k"
+        )
+    chosen = np.random.default_rng(20240602).permutation(len(base))[:rows]
+    part: Array = base[np.sort(chosen)]
+    return part
 
 
 def _noisy(base: Array, query: Array) -> tuple[Array, Array]:

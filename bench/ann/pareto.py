@@ -97,12 +97,19 @@ def points_path(algorithm: str, dataset: str) -> Path:
     return HERE / algorithm / "pareto" / f"{safe}.json"
 
 
-def load_points(algorithm: str, dataset: str) -> list[dict[str, Any]] | None:
-    """The committed points of an algorithm, or None where it was never swept."""
+def load_points(algorithm: str, dataset: str, k: int) -> list[dict[str, Any]] | None:
+    """The committed points of an algorithm, or None where it was never swept.
+
+    What was swept on a set serves for its ``+noise`` variant too, where that has no
+    sweep of its own. Points of another ``k`` do not count: their recall is another.
+    """
     path = points_path(algorithm, dataset)
     if not path.exists():
+        path = points_path(algorithm, dataset.removesuffix("+noise"))
+    if not path.exists():
         return None
-    points: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))[
-        "points"
-    ]
+    swept = json.loads(path.read_text(encoding="utf-8"))
+    if swept["k"] != k:
+        return None
+    points: list[dict[str, Any]] = swept["points"]
     return points

@@ -322,6 +322,7 @@ def write_pareto(result: dict[str, Any], algorithm: str) -> Path:
     delete the file to begin anew.
     """
     dataset, indexes = result["dataset"], result["indexes"]
+    k = result["protocol"]["k"]
     swept: list[Params] = []
     for point in result["points"]:
         index = indexes[point["index"]]
@@ -341,7 +342,7 @@ def write_pareto(result: dict[str, Any], algorithm: str) -> Path:
     covered = [(one["variant"], one["build"]) for one in swept]
     swept += [
         point
-        for point in pareto.load_points(algorithm, dataset["name"]) or []
+        for point in pareto.load_points(algorithm, dataset["name"], k) or []
         if (point["variant"], point["build"]) not in covered
     ]
     points: list[Params] = []
@@ -354,7 +355,7 @@ def write_pareto(result: dict[str, Any], algorithm: str) -> Path:
     lines = ",\n  ".join(json.dumps(point) for point in points)
     head = {
         "dataset": dataset,
-        "k": result["protocol"]["k"],
+        "k": k,
         "version": version,
         "cpu": result["machine"]["cpu"],
         "isa": result["machine"]["isa"],
@@ -368,7 +369,7 @@ def _plan(
     algorithm: Algorithm,
     variant: Variant,
     dataset: str,
-    targets: Sequence[float],
+    protocol: Protocol,
     first_build_only: bool,
 ) -> list[tuple[Params, list[Params]]]:
     """What to build and search of a variant: (build, searches) pairs.
@@ -382,7 +383,7 @@ def _plan(
     whole = [(build, list(variant.search or ({},))) for build in builds]
     if algorithm.subject or variant.exact:
         return whole
-    points = pareto.load_points(algorithm.name, dataset)
+    points = pareto.load_points(algorithm.name, dataset, protocol.k)
     if points is None:
         return whole
     mine = [
@@ -393,7 +394,9 @@ def _plan(
     ]
     if not mine:
         return whole
-    best = pareto.select(mine, targets, lambda one: (one["recall"], one["qps_cpu"]))
+    best = pareto.select(
+        mine, protocol.targets, lambda one: (one["recall"], one["qps_cpu"])
+    )
     plan: list[tuple[Params, list[Params]]] = []
     for point in best:
         for build, searches in plan:
@@ -437,9 +440,7 @@ def compare(
     with Bench(dataset, protocol, kind, say) as bench:
         jobs: list[tuple[int, Params, str]] = []
         for algorithm, variant in _usable(chosen, dataset, quick):
-            plan = _plan(
-                algorithm, variant, dataset.name, protocol.targets, first_build_only
-            )
+            plan = _plan(algorithm, variant, dataset.name, protocol, first_build_only)
             for build, searches in plan:
                 number = bench.build(algorithm, variant, build)
                 if number is None:

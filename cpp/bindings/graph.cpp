@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // annx._core.GraphIndex.
 #include <algorithm>
+#include <cstring>
 
 #include "annx/index/graph.h"
 #include "common.h"
@@ -104,7 +105,8 @@ void bind_graph(py::module_& m) {
                 throw InvalidArgument("neighbours must have a row for each vector");
               }
               lists.k = static_cast<std::size_t>(near->shape(1));
-              lists.slots.assign(near->data(), near->data() + near->size());
+              lists.slots = AlignedBuffer(static_cast<std::size_t>(near->nbytes()));
+              std::memcpy(lists.slots.data(), near->data(), lists.slots.size());
             }
             const py::gil_scoped_release release;
             return self.add(view, given, resolve_threads(threads), &monitor,

@@ -61,6 +61,29 @@ ANNX_TEST(aligned_buffer_moves_without_copying) {
   }
 }
 
+ANNX_TEST(aligned_buffer_shrinks_and_keeps_what_is_left) {
+  for (const std::size_t bytes : {std::size_t{100}, kHuge, 3 * kHuge + 7}) {
+    for (const std::size_t left : {std::size_t{0}, std::size_t{1}, bytes / 2, bytes}) {
+      AlignedBuffer buffer(bytes);
+      const std::byte* memory = buffer.data();
+      std::memset(buffer.data(), 0x5A, bytes);
+      buffer.shrink(left);
+      CHECK(buffer.data() == memory);
+      CHECK_EQ(buffer.size(), left);
+      for (std::size_t i = 0; i < left; ++i) {
+        CHECK(buffer.data()[i] == std::byte{0x5A});
+      }
+      // What is left over is freed as it was made.
+      AlignedBuffer other(std::move(buffer));
+      other.shrink(left / 2);
+      CHECK_EQ(other.size(), left / 2);
+    }
+  }
+  AlignedBuffer nothing;
+  nothing.shrink(0);
+  CHECK(nothing.data() == nullptr);
+}
+
 ANNX_TEST(aligned_buffer_too_large_throws) {
   CHECK_THROWS(AlignedBuffer(SIZE_MAX), std::bad_alloc);
   CHECK_THROWS(AlignedBuffer(SIZE_MAX - 100), std::bad_alloc);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "annx/base/aligned_buffer.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -19,11 +20,15 @@ namespace {
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
+std::size_t whole_pages(std::size_t bytes) {
+  return (bytes + kHugePage - 1) / kHugePage * kHugePage;
+}
+
 }  // namespace
 
 // Fresh anonymous mappings are zero and touch no page until it is used, so a large
 // reserve costs address space only.
-AlignedBuffer::AlignedBuffer(std::size_t bytes) : size_(bytes) {
+AlignedBuffer::AlignedBuffer(std::size_t bytes) : size_(bytes), held_(bytes) {
   if (bytes == 0) return;
   if (bytes < kHugePage) {
     const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
@@ -34,7 +39,7 @@ AlignedBuffer::AlignedBuffer(std::size_t bytes) : size_(bytes) {
   }
   if (bytes > std::numeric_limits<std::size_t>::max() / 2) throw std::bad_alloc();
   // Over-map by one huge page, then cut the ends off, to start on a huge-page boundary.
-  const std::size_t wanted = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+  const std::size_t wanted = whole_pages(bytes);
   void* raw = mmap(nullptr, wanted + kHugePage, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (raw == MAP_FAILED) throw std::bad_alloc();
@@ -49,20 +54,32 @@ AlignedBuffer::AlignedBuffer(std::size_t bytes) : size_(bytes) {
 
 AlignedBuffer::~AlignedBuffer() {
   if (data_ == nullptr) return;
-  if (size_ < kHugePage) {
+  if (held_ < kHugePage) {
     std::free(data_);
   } else {
-    munmap(data_, (size_ + kHugePage - 1) / kHugePage * kHugePage);
+    munmap(data_, whole_pages(held_));
   }
+}
+
+void AlignedBuffer::shrink(std::size_t bytes) {
+  size_ = bytes;
+  if (held_ < kHugePage) return;
+  // One huge page stays at least: what tells a mapping from other memory.
+  const std::size_t left = std::max(whole_pages(bytes), kHugePage);
+  const std::size_t mapped = whole_pages(held_);
+  if (left < mapped) munmap(data_ + left, mapped - left);
+  held_ = left;
 }
 
 #else
 
-AlignedBuffer::AlignedBuffer(std::size_t bytes) : size_(bytes) {
+AlignedBuffer::AlignedBuffer(std::size_t bytes) : size_(bytes), held_(bytes) {
   if (bytes == 0) return;
   data_ = static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kAlignment}));
   std::memset(data_, 0, bytes);
 }
+
+void AlignedBuffer::shrink(std::size_t bytes) { size_ = bytes; }
 
 AlignedBuffer::~AlignedBuffer() {
   ::operator delete(data_, std::align_val_t{kAlignment});

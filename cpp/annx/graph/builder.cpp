@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
-#include <tuple>
 
 #include "annx/base/random.h"
 
@@ -205,27 +204,27 @@ void Builder::add_reverse_links(std::size_t threads) {
   const std::size_t degree = graph_.degree();
   prepare_workers(threads);
   links_.clear();
+  std::size_t most = batch_.size();
+  for (const std::uint32_t node : batch_) most += graph_.count(node);
+  links_.reserve(most);
   for (const std::uint32_t node : batch_) {
     const std::uint32_t* block = graph_.block(node);
     for (std::size_t j = 0; j < degree && block[j] != kNoEdge; ++j) {
-      links_.push_back({block[j], node, false});
+      links_.emplace_back(block[j], node, false);
     }
     const std::uint32_t parent = parents_[node - first_];
-    if (parent != kNoSlot) links_.push_back({parent, node, true});
+    if (parent != kNoSlot) links_.emplace_back(parent, node, true);
   }
-  std::sort(links_.begin(), links_.end(), [](const Link& a, const Link& b) {
-    return std::tuple(a.target, a.source, b.tree) <
-           std::tuple(b.target, b.source, a.tree);
-  });
+  std::sort(links_.begin(), links_.end());
   std::vector<std::size_t> groups;
   for (std::size_t i = 0; i < links_.size(); ++i) {
-    if (i == 0 || links_[i].target != links_[i - 1].target) groups.push_back(i);
+    if (i == 0 || links_[i].target() != links_[i - 1].target()) groups.push_back(i);
   }
   if (groups.empty()) return;
   groups.push_back(links_.size());
   touched_.insert(touched_.end(), batch_.begin(), batch_.end());
   for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
-    touched_.push_back(links_[groups[g]].target);
+    touched_.push_back(links_[groups[g]].target());
   }
   attached_.assign(batch_.size(), 0);
   parallel_for(groups.size() - 1, threads, kTargetsPerRange,
@@ -253,7 +252,7 @@ std::size_t Builder::tree_edges(std::uint32_t node) const {
 // Takes the sources of one target (all new, in order of slot) in as its links.
 void Builder::link_sources(std::span<const Link> links, Worker& worker) {
   const std::size_t degree = graph_.degree();
-  const std::uint32_t target = links[0].target;
+  const std::uint32_t target = links[0].target();
   const std::uint32_t* block = graph_.block(target);
   std::size_t count = graph_.count(target);
   std::size_t trees = tree_edges(target);
@@ -263,10 +262,10 @@ void Builder::link_sources(std::span<const Link> links, Worker& worker) {
   bool scored = false;  // to_target holds the distances of the whole block
   std::uint32_t before = kNoSlot;
   for (const Link& link : links) {
-    const std::uint32_t source = link.source;
+    const std::uint32_t source = link.source();
     if (source == before) continue;  // its tree edge came first
     before = source;
-    const bool tree = link.tree && trees < degree / 2;
+    const bool tree = link.tree() && trees < degree / 2;
     if (tree) {
       ++trees;
       attached_[source - first_] = 1;

@@ -15,7 +15,9 @@
 #include "annx/base/random.h"
 #include "annx/base/types.h"
 #include "annx/codec/kmeans.h"
+#include "annx/graph/cell_rows.h"
 #include "annx/graph/knn_cells.h"
+#include "annx/graph/near_lists.h"
 #include "annx/kernels/dispatch.h"
 #include "annx/search/tiles.h"
 #include "annx/storage/panels.h"
@@ -33,27 +35,17 @@ constexpr std::size_t kMostCellsOfAll = 2048;
 constexpr std::size_t kVisitors = 240;
 // Cells among which a vector looks for those that it visits.
 constexpr std::size_t kNearestCells = 2048;
+// Visits are chosen and made for this share of the vectors at a time: all visits would
+// take as much memory as the lists.
+constexpr std::size_t kVisitGroups = 16;
 constexpr std::size_t kSample = 400;
 // Of the edges that may be missed, the share that is planned to be found all the same:
 // the estimates of a projection lose some, and the sample that the plan is made from
 // may promise more than the rest holds, with a projection or without.
 constexpr double kReserve = 0.15;
-// What a list can hold beyond the neighbours wanted.
-constexpr std::size_t kSpareRoom = 16;
 // Below this share of the squared lengths a tile's value has lost digits that matter.
 constexpr float kCancelled = 1e-3f;
-// A key and a slot in one number, which orders by key and then by slot: the bits of
-// floats that are not negative order as the floats do.
-using Entry = std::uint64_t;
-constexpr Entry kNobody = ~Entry{0};
-
-Entry entry_of(float key, std::uint32_t slot) {
-  return Entry{std::bit_cast<std::uint32_t>(key)} << 32 | slot;
-}
-float key_of(Entry entry) {
-  return std::bit_cast<float>(static_cast<std::uint32_t>(entry >> 32));
-}
-std::uint32_t slot_of(Entry entry) { return static_cast<std::uint32_t>(entry); }
+using Entry = NearLists::Entry;
 
 float square(const float* x, const float* y, std::size_t dim) {
   float out;
@@ -67,6 +59,7 @@ struct Side {
   Panels panels;
   std::size_t count = 0;
   std::vector<std::uint32_t> places;
+  std::vector<float> rows;
   std::vector<float> shares;  // padded
   std::vector<float> limits;  // padded
 
@@ -84,7 +77,6 @@ class Knn {
         kept_(sketch.projected && options.settled && options.recall < 1
                   ? std::min(n_ - 1, options.recall > 0.99 ? k_ * 4 : k_ * 5 / 2)
                   : k_),
-        room_(kept_ + std::max(kSpareRoom, kept_ / 2)),
         sketch_(std::move(sketch)) {}
 
   void run(Monitor* monitor, KnnGraph& out);
@@ -94,8 +86,7 @@ class Knn {
     Side left{Panels::Side::kQueries};
     Side right{Panels::Side::kRows};
     std::uint32_t loaded = kNoSlot;  // the cell on the left
-    std::vector<float> rows;
-    std::vector<Entry> merged;
+    NearLists::Scratch lists;
     // Vectors that distance() has read.
     std::uint32_t slot = kNoSlot;
     std::uint32_t other = kNoSlot;
@@ -120,17 +111,16 @@ class Knn {
   }
   void load(Side& side, float factor, std::uint32_t first, std::uint32_t last) const;
   void load_some(Side& side, float factor, const std::uint32_t* places,
-                 std::size_t count, Worker& worker) const;
+                 std::size_t count) const;
   template <class Hit>
   void meet(Side& left, Side& right, bool same, Hit&& hit) const;
   bool all() const { return options_.recall >= 1; }
   float distance(std::uint32_t slot, std::uint32_t other, Worker& worker) const;
-  float settle(std::uint32_t u, std::uint32_t v, float value) const;
+  float settle(std::uint32_t u, std::uint32_t v, float value, Worker& worker) const;
   float low_limit(float key) const { return search::next_above(key * sketch_.widen); }
   float limit(std::uint32_t place) const {
     return limits_[place].load(std::memory_order_relaxed);
   }
-  void shrink(std::uint32_t place, std::vector<Entry>& merged);
   void expect_angles();
   void meet_both(Side& left, Side& right, bool same, Worker& worker);
   void meet_cells(std::uint32_t a, std::uint32_t b, Worker& worker);
@@ -139,30 +129,29 @@ class Knn {
   double recall() const;
   float detour(std::uint32_t place, std::uint32_t cell) const;
   Plan make_plan() const;
-  Visits choose_visits(float reach, std::size_t nearest, Monitor* monitor) const;
+  Visits choose_visits(const Plan& plan, std::size_t first_cell, std::size_t last_cell,
+                       Monitor* monitor) const;
   void visit(const Visits& visits, Monitor* monitor);
-  void give(std::uint32_t to, Entry entry, std::vector<Entry>& merged);
+  void give(std::uint32_t to, float key, std::uint32_t slot,
+            NearLists::Scratch& scratch);
+  void write_settled(Monitor* monitor, KnnGraph& out);
 
   const KnnSource& source_;
   KnnOptions options_;
   std::size_t n_;
   std::size_t dim_;
-  std::size_t k_;         // neighbours wanted, and there
-  std::size_t kept_;      // as many as a list has at last, some by estimate
-  std::size_t room_ = 0;  // entries that it can have meanwhile
-  Sketch sketch_;         // by position, once sorted
+  std::size_t k_;     // neighbours wanted, and there
+  std::size_t kept_;  // as many as a list has at last, some by estimate
+  Sketch sketch_;     // by position, once sorted; then without its rows
+  CellRows rows_;
   KnnCells cells_;
-  std::vector<std::uint32_t> cell_of_;  // by position
-  std::vector<std::uint32_t> place_;    // by slot
-  bool moved_ = false;                  // plain_ is by position
-  MatrixView<float> plain_;             // whole vectors, where sketches are short
+  std::vector<std::uint32_t> place_;  // by slot
+  bool moved_ = false;                // plain_ is by position
+  MatrixView<float> plain_;           // whole vectors, where sketches are short
   AlignedBuffer copies_;
-  std::vector<float> means_;                // of cells
   std::vector<std::uint32_t> nearest_;      // cells of each cell
   std::size_t neighbours_ = 0;              // how many
-  std::vector<Entry> lists_;                // room_ a vector, by position
-  std::vector<std::uint32_t> counts_;       // of a list
-  std::vector<std::uint32_t> sorted_;       // how many of these come first, in order
+  NearLists lists_;                         // by position
   std::vector<std::atomic<float>> limits_;  // values from which on nothing gets in
   std::vector<std::mutex> locks_;           // of the lists of a cell, with threads
   std::vector<std::uint32_t> sample_;       // positions
@@ -175,13 +164,6 @@ void Knn::sort_into_cells(Monitor* monitor) {
   const std::size_t size =
       all() ? std::max(kCellSize, n_ / kMostCellsOfAll) : kCellSize;
   cells_ = make_cells(sketch_, n_, size, options_.seed, options_.threads, monitor);
-  Sketch sorted;
-  sorted.width = sketch_.width;
-  sorted.projected = sketch_.projected;
-  sorted.widen = sketch_.widen;
-  sorted.rows = AlignedBuffer(n_ * sketch_.width * sizeof(float));
-  sorted.shares.resize(n_);
-  sorted.rests.resize(n_);
   plain_ = source_.plain();
   if (all()) {
     moved_ = plain_.data == nullptr;
@@ -190,28 +172,39 @@ void Knn::sort_into_cells(Monitor* monitor) {
       plain_ = {reinterpret_cast<const float*>(copies_.data()), n_, dim_, dim_};
     }
   }
+  std::vector<float> shares(n_), rests(n_);
   parallel_for(
       n_, options_.threads, 1024,
       [&](std::size_t begin, std::size_t end, std::size_t) {
-        auto* rows = reinterpret_cast<float*>(sorted.rows.data());
         auto* copies = reinterpret_cast<float*>(copies_.data());
         for (std::size_t p = begin; p < end; ++p) {
           const std::uint32_t slot = cells_.order[p];
-          std::copy_n(sketch_.row(slot), sketch_.width, rows + p * sketch_.width);
-          sorted.shares[p] = sketch_.shares[slot];
-          sorted.rests[p] = sketch_.rests[slot];
+          shares[p] = sketch_.shares[slot];
+          rests[p] = sketch_.rests[slot];
           if (moved_) source_.vector(slot, copies + p * dim_);
         }
       },
       monitor);
-  sketch_ = std::move(sorted);
-  cell_of_.resize(n_);
+  sketch_.shares = std::move(shares);
+  sketch_.rests = std::move(rests);
+  rows_ = CellRows(std::move(sketch_.rows), sketch_.width, cells_,
+                   !options_.settled && !all(), options_.threads);
+  if (rows_.halves()) {
+    // Of the rows as they are kept: what is rounded differently does not cancel.
+    parallel_for(n_, options_.threads, 1024,
+                 [&](std::size_t begin, std::size_t end, std::size_t) {
+                   std::vector<float> row(rows_.width());
+                   const std::vector<float> zero(rows_.width());
+                   for (std::size_t p = begin; p < end; ++p) {
+                     rows_.copy(p, row.data());
+                     sketch_.shares[p] = square(row.data(), zero.data(), row.size());
+                     sketch_.rests[p] = 0;
+                   }
+                 });
+  }
   place_.resize(n_);
-  for (std::size_t c = 0; c < cells_.count(); ++c) {
-    for (std::size_t p = cells_.begins[c]; p < cells_.begins[c + 1]; ++p) {
-      cell_of_[p] = static_cast<std::uint32_t>(c);
-      place_[cells_.order[p]] = static_cast<std::uint32_t>(p);
-    }
+  for (std::size_t p = 0; p < n_; ++p) {
+    place_[cells_.order[p]] = static_cast<std::uint32_t>(p);
   }
 }
 
@@ -221,8 +214,12 @@ void Knn::sort_into_cells(Monitor* monitor) {
 void Knn::load(Side& side, float factor, std::uint32_t first,
                std::uint32_t last) const {
   side.count = last - first;
-  side.panels.pack({sketch_.row(first), side.count, sketch_.width, sketch_.width},
-                   {.factor = factor});
+  const std::size_t width = rows_.width();
+  side.rows.resize(side.count * width);
+  for (std::size_t i = 0; i < side.count; ++i) {
+    rows_.copy(first + i, side.rows.data() + i * width);
+  }
+  side.panels.pack({side.rows.data(), side.count, width, width}, {.factor = factor});
   const std::size_t padded = side.panels.padded();
   side.places.resize(side.count);
   side.shares.assign(padded, kInfinity);
@@ -268,11 +265,15 @@ void Knn::meet(Side& left, Side& right, bool same, Hit&& hit) const {
 }
 
 // The key of a pair that a tile let through.
-float Knn::settle(std::uint32_t u, std::uint32_t v, float value) const {
+float Knn::settle(std::uint32_t u, std::uint32_t v, float value, Worker& worker) const {
   if (all()) return square(whole(u), whole(v), dim_);
   if (!sketch_.projected &&
       value < kCancelled * (sketch_.shares[u] + sketch_.shares[v])) {
-    return square(sketch_.row(u), sketch_.row(v), dim_);
+    worker.vector.resize(dim_);
+    worker.other_vector.resize(dim_);
+    worker.slot = worker.other = kNoSlot;
+    return square(rows_.read(u, worker.vector.data()),
+                  rows_.read(v, worker.other_vector.data()), dim_);
   }
   return std::max(value + (sketch_.rests[u] + sketch_.rests[v]), 0.0f);
 }
@@ -291,30 +292,12 @@ float Knn::distance(std::uint32_t slot, std::uint32_t other, Worker& worker) con
   return square(x, vector(other, worker.other, worker.other_vector), dim_);
 }
 
-// Keeps the best of a list, each once, in order. Lists fill up and are sorted now and
-// then: cheaper than to keep them sorted.
-void Knn::shrink(std::uint32_t place, std::vector<Entry>& merged) {
-  Entry* list = lists_.data() + place * room_;
-  std::uint32_t& count = counts_[place];
-  std::uint32_t& sorted = sorted_[place];
-  std::sort(list + sorted, list + count);
-  merged.resize(room_);
-  std::merge(list, list + sorted, list + sorted, list + count, merged.begin());
-  const auto end = std::unique(merged.begin(), merged.begin() + count);
-  count = static_cast<std::uint32_t>(
-      std::min<std::size_t>(kept_, static_cast<std::size_t>(end - merged.begin())));
-  std::copy_n(merged.begin(), count, list);
-  sorted = count;
-  if (count < kept_) return;
-  limits_[place].store(low_limit(key_of(list[kept_ - 1])), std::memory_order_relaxed);
-}
-
-void Knn::give(std::uint32_t to, Entry entry, std::vector<Entry>& merged) {
+void Knn::give(std::uint32_t to, float key, std::uint32_t slot,
+               NearLists::Scratch& scratch) {
   std::unique_lock<std::mutex> lock;
-  if (!locks_.empty()) lock = std::unique_lock(locks_[cell_of_[to]]);
-  std::uint32_t& count = counts_[to];
-  lists_[to * room_ + count++] = entry;
-  if (count == room_) shrink(to, merged);
+  if (!locks_.empty()) lock = std::unique_lock(locks_[rows_.cell_of(to)]);
+  if (!lists_.give(to, NearLists::entry(key, slot), scratch)) return;
+  limits_[to].store(low_limit(lists_.last_key(to)), std::memory_order_relaxed);
 }
 
 // Everything that a tile lets through, to both sides.
@@ -330,13 +313,13 @@ void Knn::meet_both(Side& left, Side& right, bool same, Worker& worker) {
     const bool first = value < limit(u);
     const bool second = value < limit(v);
     if (!first && !second) return;
-    const float key = settle(u, v, value);
+    const float key = settle(u, v, value, worker);
     if (first) {
-      give(u, entry_of(key, cells_.order[v]), worker.merged);
+      give(u, key, cells_.order[v], worker.lists);
       left.limits[i] = limit(u);
     }
     if (second) {
-      give(v, entry_of(key, cells_.order[u]), worker.merged);
+      give(v, key, cells_.order[u], worker.lists);
       right.limits[j] = limit(v);
     }
   };
@@ -353,22 +336,22 @@ void Knn::meet_cells(std::uint32_t a, std::uint32_t b, Worker& worker) {
 }
 
 void Knn::load_some(Side& side, float factor, const std::uint32_t* places,
-                    std::size_t count, Worker& worker) const {
-  const std::size_t width = sketch_.width;
-  worker.rows.resize(count * width);
+                    std::size_t count) const {
+  const std::size_t width = rows_.width();
+  side.rows.resize(count * width);
   constexpr std::size_t kAhead = 8;
   for (std::size_t i = 0; i < count; ++i) {
     if (i + kAhead < count) {
       const std::uint32_t next = places[i + kAhead];
-      prefetch_run(sketch_.row(next), width * sizeof(float));
+      rows_.prefetch(next);
       prefetch(&limits_[next]);
       prefetch(&sketch_.shares[next]);
-      prefetch(&counts_[next]);
+      prefetch(lists_.count(next));
     }
-    std::copy_n(sketch_.row(places[i]), width, worker.rows.data() + i * width);
+    rows_.copy(places[i], side.rows.data() + i * width);
   }
   side.count = count;
-  side.panels.pack({worker.rows.data(), count, width, width}, {.factor = factor});
+  side.panels.pack({side.rows.data(), count, width, width}, {.factor = factor});
   const std::size_t padded = side.panels.padded();
   side.places.assign(places, places + count);
   side.shares.assign(padded, kInfinity);
@@ -404,14 +387,14 @@ void Knn::find_truth(Monitor* monitor) {
   const std::vector<std::uint32_t> drawn =
       codec::draw_distinct(n_, count, options_.seed, 0x73616d);
   sample_.assign(drawn.begin(), drawn.end());
-  truth_.assign(count * k_, kNobody);
+  truth_.assign(count * k_, NearLists::kNobody);
   // Divided by sample: each thread has lists of its own.
   parallel_for(
       count, options_.threads, 64,
       [&](std::size_t first, std::size_t last, std::size_t) {
         Worker worker;
         Side& left = worker.left;
-        load_some(left, -2.0f, sample_.data() + first, last - first, worker);
+        load_some(left, -2.0f, sample_.data() + first, last - first);
         std::fill_n(left.limits.begin(), left.count, kInfinity);
         for (std::size_t c = 0; c < cells_.count(); ++c) {
           load(worker.right, 1.0f, cells_.begins[c], cells_.begins[c + 1]);
@@ -421,19 +404,19 @@ void Knn::find_truth(Monitor* monitor) {
                  const std::uint32_t v = worker.right.places[j];
                  if (u == v || !(value < left.limits[i])) return;
                  Entry* list = truth_.data() + (first + i) * k_;
-                 const Entry entry =
-                     entry_of(sketch_.projected
-                                  ? distance(cells_.order[u], cells_.order[v], worker)
-                                  : settle(u, v, value),
-                              cells_.order[v]);
+                 const Entry entry = NearLists::entry(
+                     sketch_.projected
+                         ? distance(cells_.order[u], cells_.order[v], worker)
+                         : settle(u, v, value, worker),
+                     cells_.order[v]);
                  std::size_t at = k_;
                  for (; at != 0 && entry < list[at - 1]; --at) {
                    if (at != k_) list[at] = list[at - 1];
                  }
                  if (at == k_) return;
                  list[at] = entry;
-                 if (list[k_ - 1] != kNobody) {
-                   left.limits[i] = low_limit(key_of(list[k_ - 1]));
+                 if (list[k_ - 1] != NearLists::kNobody) {
+                   left.limits[i] = low_limit(NearLists::key_of(list[k_ - 1]));
                  }
                });
         }
@@ -445,11 +428,10 @@ void Knn::find_truth(Monitor* monitor) {
 double Knn::recall() const {
   std::size_t found = 0;
   for (std::size_t s = 0; s < sample_.size(); ++s) {
-    const Entry* list = lists_.data() + sample_[s] * room_;
     for (std::size_t i = 0; i < k_; ++i) {
-      const std::uint32_t slot = slot_of(truth_[s * k_ + i]);
-      for (std::size_t j = 0; j < counts_[sample_[s]]; ++j) {
-        found += slot_of(list[j]) == slot ? 1 : 0;
+      const std::uint32_t slot = NearLists::slot_of(truth_[s * k_ + i]);
+      for (std::size_t j = 0; j < lists_.size(sample_[s]); ++j) {
+        found += NearLists::slot_of(lists_.at(sample_[s], j)) == slot ? 1 : 0;
       }
     }
   }
@@ -463,38 +445,34 @@ double Knn::recall() const {
 void Knn::expect_angles() {
   if (!sketch_.projected) return;
   const std::size_t width = sketch_.width;
-  std::vector<float> cosines;
+  std::vector<float> cosines, own(width), other(width);
   for (std::size_t s = 0; s < sample_.size(); ++s) {
-    const float* x = sketch_.row(sample_[s]);
+    const float* x = rows_.read(sample_[s], own.data());
     for (std::size_t i = 0; i < k_; ++i) {
       const Entry entry = truth_[s * k_ + i];
-      const float* y = sketch_.row(place_[slot_of(entry)]);
+      const float* y = rows_.read(place_[NearLists::slot_of(entry)], other.data());
       const double a = x[width - 1];
       const double b = y[width - 1];
       const double along = square(x, y, width) - (a - b) * (a - b);
-      cosines.push_back(static_cast<float>((along + a * a + b * b - key_of(entry)) /
-                                           std::max(2 * a * b, 1e-30)));
+      cosines.push_back(
+          static_cast<float>((along + a * a + b * b - NearLists::key_of(entry)) /
+                             std::max(2 * a * b, 1e-30)));
     }
   }
   const auto middle = cosines.begin() + static_cast<std::ptrdiff_t>(cosines.size() / 2);
   std::nth_element(cosines.begin(), middle, cosines.end());
-  const float factor = std::sqrt(std::clamp(*middle, 0.0f, 1.0f));
-  auto* rows = reinterpret_cast<float*>(sketch_.rows.data());
-  for (std::size_t p = 0; p < n_; ++p) rows[p * width + width - 1] *= factor;
+  rows_.scale_last(std::sqrt(std::clamp(*middle, 0.0f, 1.0f)));
 }
 
 // By how much the mean of a cell is farther from a vector than that of its own, in
 // squares.
 float Knn::detour(std::uint32_t place, std::uint32_t cell) const {
-  const auto square = [&](std::uint32_t c) {
-    float out;
-    kernels::active().float_rows[kernels::kOpL2][0](
-        sketch_.row(place),
-        reinterpret_cast<const std::byte*>(means_.data() + c * sketch_.width),
-        sketch_.width * sizeof(float), 1, sketch_.width, &out);
-    return out;
+  std::vector<float> scratch(rows_.width());
+  const float* row = rows_.read(place, scratch.data());
+  const auto far = [&](std::uint32_t c) {
+    return square(row, rows_.mean(c), rows_.width());
   };
-  return square(cell) - square(cell_of_[place]);
+  return far(cell) - far(rows_.cell_of(place));
 }
 
 Knn::Plan Knn::make_plan() const {
@@ -508,9 +486,9 @@ Knn::Plan Knn::make_plan() const {
   for (std::size_t s = 0; s < sample_.size(); ++s) {
     const std::uint32_t u = sample_[s];
     for (std::size_t i = 0; i < k_; ++i) {
-      const std::uint32_t v = place_[slot_of(truth_[s * k_ + i])];
-      const std::uint32_t a = cell_of_[u];
-      const std::uint32_t b = cell_of_[v];
+      const std::uint32_t v = place_[NearLists::slot_of(truth_[s * k_ + i])];
+      const std::uint32_t a = rows_.cell_of(u);
+      const std::uint32_t b = rows_.cell_of(v);
       if (a == b) {
         ++found;
         continue;
@@ -538,46 +516,46 @@ Knn::Plan Knn::make_plan() const {
   return plan;
 }
 
-Knn::Visits Knn::choose_visits(float reach, std::size_t nearest,
-                               Monitor* monitor) const {
+// Those of the vectors of some cells.
+Knn::Visits Knn::choose_visits(const Plan& plan, std::size_t first_cell,
+                               std::size_t last_cell, Monitor* monitor) const {
   struct Visit {
     std::uint32_t cell;
     std::uint32_t place;
   };
   const std::size_t width = sketch_.width;
-  std::vector<std::vector<Visit>> chosen(cells_.count());
+  const std::size_t nearest = plan.nearest;
+  std::vector<std::vector<Visit>> chosen(last_cell - first_cell);
   parallel_for(
-      cells_.count(), options_.threads, 4,
+      chosen.size(), options_.threads, 4,
       [&](std::size_t first, std::size_t last, std::size_t) {
         Worker worker;
         Side& left = worker.left;
         Side& right = worker.right;
-        for (std::size_t a = first; a < last; ++a) {
+        for (std::size_t number = first; number < last; ++number) {
+          const std::size_t a = first_cell + number;
           const std::uint32_t begin = cells_.begins[a];
           load(left, -2.0f, begin, cells_.begins[a + 1]);
           const std::uint32_t* others = nearest_.data() + a * neighbours_;
-          worker.rows.resize(nearest * width);
+          right.rows.resize(nearest * width);
           for (std::size_t r = 0; r < nearest; ++r) {
-            std::copy_n(means_.data() + others[r] * width, width,
-                        worker.rows.data() + r * width);
+            std::copy_n(rows_.mean(others[r]), width, right.rows.data() + r * width);
           }
           right.count = nearest;
-          right.panels.pack({worker.rows.data(), nearest, width, width});
+          right.panels.pack({right.rows.data(), nearest, width, width});
           right.shares.assign(right.panels.padded(), kInfinity);
           right.limits.assign(right.panels.padded(), -kInfinity);
           std::copy_n(right.panels.squares(), nearest, right.shares.begin());
           for (std::size_t i = 0; i < left.count; ++i) {
-            const float* x = sketch_.row(begin + i);
-            float own;
-            kernels::active().float_rows[kernels::kOpL2][0](
-                x, reinterpret_cast<const std::byte*>(means_.data() + a * width),
-                width * sizeof(float), 1, width, &own);
+            const float* x = left.rows.data() + i * width;
+            const float own = square(x, rows_.mean(a), width);
             left.shares[i] = left.panels.squares()[i];
             // The tile rounds otherwise than detour().
-            left.limits[i] = own + reach + 1e-5f * (own + left.shares[i]);
+            left.limits[i] = own + plan.reach + 1e-5f * (own + left.shares[i]);
           }
           meet(left, right, false, [&](std::size_t i, std::size_t j, float) {
-            chosen[a].push_back({others[j], begin + static_cast<std::uint32_t>(i)});
+            chosen[number].push_back(
+                {others[j], begin + static_cast<std::uint32_t>(i)});
           });
         }
       },
@@ -611,7 +589,7 @@ void Knn::visit(const Visits& visits, Monitor* monitor) {
           for (std::uint64_t at = visits.begins[c]; at < end; at += kVisitors) {
             const auto count =
                 static_cast<std::size_t>(std::min<std::uint64_t>(end - at, kVisitors));
-            load_some(worker.left, -2.0f, visits.places.data() + at, count, worker);
+            load_some(worker.left, -2.0f, visits.places.data() + at, count);
             meet_both(worker.left, worker.right, false, worker);
           }
         }
@@ -623,9 +601,7 @@ void Knn::visit(const Visits& visits, Monitor* monitor) {
 
 void Knn::run(Monitor* monitor, KnnGraph& out) {
   sort_into_cells(monitor);
-  lists_.assign(n_ * room_, kNobody);
-  counts_.assign(n_, 0);
-  sorted_.assign(n_, 0);
+  lists_ = NearLists(n_, kept_, !options_.settled && !all());
   limits_ = std::vector<std::atomic<float>>(n_);
   for (auto& l : limits_) l.store(kInfinity, std::memory_order_relaxed);
   if (options_.threads > 1) locks_ = std::vector<std::mutex>(cells_.count());
@@ -637,50 +613,68 @@ void Knn::run(Monitor* monitor, KnnGraph& out) {
   std::vector<CellPair> own(count);
   for (std::uint32_t c = 0; c < count; ++c) own[c] = {0, c, c};
   meet_pairs(own.data(), count, monitor);
-  means_ = cell_means(sketch_, cells_, options_.threads);
   neighbours_ = all() ? count - 1 : std::min(count - 1, kNearestCells);
-  nearest_ = nearest_cells(means_, count, neighbours_, options_.threads);
+  nearest_ = nearest_cells(rows_.means(), count, neighbours_, options_.threads);
   if (all()) {
     const std::vector<CellPair> pairs = rank_pairs(nearest_, count);
     meet_pairs(pairs.data(), pairs.size(), monitor);
   } else {
     const Plan plan = make_plan();
-    if (plan.nearest != 0) {
-      visit(choose_visits(plan.reach, plan.nearest, monitor), monitor);
+    const std::size_t at_once = std::max<std::size_t>(1, count / kVisitGroups);
+    for (std::size_t c = 0; c < count && plan.nearest != 0; c += at_once) {
+      visit(choose_visits(plan, c, std::min(count, c + at_once), monitor), monitor);
     }
   }
-  std::vector<Entry> merged;
-  for (std::uint32_t p = 0; p < n_; ++p) shrink(p, merged);
+  parallel_for(n_, options_.threads, 1024,
+               [&](std::size_t begin, std::size_t end, std::size_t) {
+                 NearLists::Scratch scratch;
+                 for (std::size_t p = begin; p < end; ++p) lists_.shrink(p, scratch);
+               });
   out.recall = all() ? 1.0 : recall();
   out.k = options_.k;
-  out.slots.assign(n_ * out.k, kNoSlot);
-  if (options_.settled) out.keys.assign(n_ * out.k, kInfinity);
+  if (options_.settled) {
+    write_settled(monitor, out);
+  } else {
+    out.slots = lists_.take_slots(out.k);
+    out.places = std::move(place_);
+  }
+  out.order = std::move(cells_.order);
+}
+
+// The lists in order of slot, by distances between whole vectors.
+void Knn::write_settled(Monitor* monitor, KnnGraph& out) {
+  out.slots = AlignedBuffer(n_ * out.k * sizeof(std::uint32_t));
+  auto* slots = reinterpret_cast<std::uint32_t*>(out.slots.data());
+  std::fill_n(slots, n_ * out.k, kNoSlot);
+  out.keys.assign(n_ * out.k, kInfinity);
   parallel_for(
       n_, options_.threads, 256,
       [&](std::size_t begin, std::size_t end, std::size_t) {
         Worker worker;
+        std::vector<Entry> list;
         for (std::size_t p = begin; p < end; ++p) {
           const std::uint32_t slot = cells_.order[p];
-          Entry* list = lists_.data() + p * room_;
-          if (!all() && options_.settled) {
-            for (std::size_t i = 0; i < counts_[p]; ++i) {
-              if (i + 1 < counts_[p] && plain_.data != nullptr) {
-                prefetch_run(plain_.row(slot_of(list[i + 1])), dim_ * sizeof(float));
+          list.resize(lists_.size(p));
+          for (std::size_t i = 0; i < list.size(); ++i) list[i] = lists_.at(p, i);
+          if (!all()) {
+            for (std::size_t i = 0; i < list.size(); ++i) {
+              if (i + 1 < list.size() && plain_.data != nullptr) {
+                prefetch_run(plain_.row(NearLists::slot_of(list[i + 1])),
+                             dim_ * sizeof(float));
               }
-              const std::uint32_t other = slot_of(list[i]);
-              list[i] = entry_of(distance(slot, other, worker), other);
+              const std::uint32_t other = NearLists::slot_of(list[i]);
+              list[i] = NearLists::entry(distance(slot, other, worker), other);
             }
-            std::sort(list, list + counts_[p]);
+            std::sort(list.begin(), list.end());
           }
           const std::size_t to = slot * out.k;
-          for (std::size_t i = 0; i < std::min<std::size_t>(k_, counts_[p]); ++i) {
-            out.slots[to + i] = slot_of(list[i]);
-            if (options_.settled) out.keys[to + i] = key_of(list[i]);
+          for (std::size_t i = 0; i < std::min(k_, list.size()); ++i) {
+            slots[to + i] = NearLists::slot_of(list[i]);
+            out.keys[to + i] = NearLists::key_of(list[i]);
           }
         }
       },
       monitor);
-  out.order = std::move(cells_.order);
 }
 
 }  // namespace
@@ -692,7 +686,9 @@ KnnGraph build_knn(const KnnSource& source, const KnnOptions& options,
   if (n >= std::size_t{1} << 31) return graph;
   if (n < 2) {
     graph.k = options.k;
-    graph.slots.assign(n * options.k, kNoSlot);
+    graph.slots = AlignedBuffer(n * options.k * sizeof(std::uint32_t));
+    std::fill_n(reinterpret_cast<std::uint32_t*>(graph.slots.data()), n * options.k,
+                kNoSlot);
     graph.keys.assign(n * options.k, kInfinity);
     graph.recall = 1;
     return graph;

@@ -22,6 +22,7 @@
 #include <span>
 #include <vector>
 
+#include "annx/base/aligned_buffer.h"
 #include "annx/base/matrix_view.h"
 #include "annx/base/parallel.h"
 #include "annx/codec/row_codec.h"
@@ -41,18 +42,24 @@ struct KnnOptions {
 
 struct KnnGraph {
   std::size_t k = 0;
-  // count x k, nearest first, ties by slot: slots (kNoSlot past the last) and squared
-  // distances (+inf there) between the vectors of the source, by the canonical kernel.
-  // Settled with recall 1, nothing that was left out has a squared distance below the
-  // last one's, but for rounding.
-  std::vector<std::uint32_t> slots;
+  // count x k slots, nearest first, ties by slot, kNoSlot past the last. Settled lists
+  // lie by slot; others, which are long, where `places` says: that saves a copy.
+  AlignedBuffer slots;
+  std::vector<std::uint32_t> places;  // [slot] of its list, if not empty
+  // Squared distances between the vectors of the source by the canonical kernel (+inf
+  // past the last), of settled lists. With recall 1 nothing that was left out has one
+  // below the last one's, but for rounding.
   std::vector<float> keys;
   // All slots, such that near vectors mostly lie near one another.
   std::vector<std::uint32_t> order;
   double recall = 0;  // as estimated from the sample
 
+  std::span<const std::uint32_t> all() const {
+    return {reinterpret_cast<const std::uint32_t*>(slots.data()),
+            slots.size() / sizeof(std::uint32_t)};
+  }
   std::span<const std::uint32_t> list(std::size_t slot) const {
-    return {slots.data() + slot * k, k};
+    return all().subspan((places.empty() ? slot : places[slot]) * k, k);
   }
 };
 

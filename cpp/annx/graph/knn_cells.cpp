@@ -87,27 +87,6 @@ KnnCells make_cells(const Sketch& sketch, std::size_t n, std::size_t size,
   return cells;
 }
 
-std::vector<float> cell_means(const Sketch& sketch, const KnnCells& cells,
-                              std::size_t threads) {
-  const std::size_t wide = sketch.width;
-  std::vector<float> means(cells.count() * wide);
-  parallel_for(cells.count(), threads, 16,
-               [&](std::size_t first, std::size_t last, std::size_t) {
-                 std::vector<double> sum(wide);
-                 for (std::size_t c = first; c < last; ++c) {
-                   std::fill(sum.begin(), sum.end(), 0.0);
-                   for (std::size_t p = cells.begins[c]; p < cells.begins[c + 1]; ++p) {
-                     for (std::size_t k = 0; k < wide; ++k) sum[k] += sketch.row(p)[k];
-                   }
-                   const double n = cells.begins[c + 1] - cells.begins[c];
-                   for (std::size_t k = 0; k < wide; ++k) {
-                     means[c * wide + k] = static_cast<float>(sum[k] / n);
-                   }
-                 }
-               });
-  return means;
-}
-
 std::vector<std::uint32_t> nearest_cells(const std::vector<float>& means,
                                          std::size_t count, std::size_t nearest,
                                          std::size_t threads) {

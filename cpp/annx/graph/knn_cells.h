@@ -22,10 +22,6 @@ struct KnnCells {
 KnnCells make_cells(const Sketch& sketch, std::size_t n, std::size_t size,
                     std::uint64_t seed, std::size_t threads, Monitor* monitor);
 
-// The mean of each cell, `width` floats. `sketch` is in the order of positions.
-std::vector<float> cell_means(const Sketch& sketch, const KnnCells& cells,
-                              std::size_t threads);
-
 // For each cell the `nearest` others whose means are nearest to its own, nearest first.
 std::vector<std::uint32_t> nearest_cells(const std::vector<float>& means,
                                          std::size_t count, std::size_t nearest,

@@ -135,7 +135,7 @@ void settle(const RowSet& set, const RowVectors& vectors, const KnnGraph& graph,
             }
             continue;
           }
-          const std::uint32_t* slots = graph.slots.data() + row * kept;
+          const std::uint32_t* slots = graph.list(row).data();
           if (settled) {
             for (std::size_t i = 0; i < k && slots[i] != kNoSlot; ++i) {
               to[i] = slots[i];

@@ -8,6 +8,7 @@
 
 #include "annx/base/random.h"
 #include "annx/kernels/dispatch.h"
+#include "annx/storage/half_rows.h"
 
 namespace annx::graph {
 namespace {
@@ -22,34 +23,92 @@ constexpr std::size_t kChunk = 512;
 // From one node in so many on, all rows are projected and found by slot.
 constexpr std::size_t kAllFrom = 16;
 
+// Projections are rounded to float16 if at most one in so many of the links looked at
+// is shorter than this share of a projection's length.
+constexpr std::size_t kLooked = 512;
+constexpr std::size_t kFewShort = 100;
+constexpr float kShort = 0x1.0p-6f;
+
+float square(const float* x, const float* y, std::size_t n) {
+  float out;
+  kernels::active().float_rows[kernels::kOpL2][0](
+      x, reinterpret_cast<const std::byte*>(y), n * sizeof(float), 1, n, &out);
+  return out;
+}
+
+// Whether links are long enough for the difference of two rounded projections to be as
+// good as their own: it is off by some 2^-12 of the projections' length, and a code by
+// a tenth of the link's.
+bool may_round(const codec::RowCodec& rows, const storage::Adjacency& graph,
+               const codec::LinkCodec& codec, std::span<const std::uint32_t> nodes) {
+  const std::size_t axes = codec.axes();
+  std::vector<float> row(rows.dim()), scratch, from(axes), to(axes);
+  const std::vector<float> zero(axes);
+  std::size_t looked = 0, brief = 0;
+  for (std::size_t i = 0; i < nodes.size(); i += nodes.size() / kLooked + 1) {
+    if (graph.count(nodes[i]) == 0) continue;
+    rows.vector(nodes[i], row.data());
+    codec.project(row.data(), scratch, from.data());
+    // A node's own links come first, nearest first.
+    rows.vector(graph.word(nodes[i], 0) & kSlotMask, row.data());
+    codec.project(row.data(), scratch, to.data());
+    const float link = square(from.data(), to.data(), axes);
+    const float length = square(from.data(), zero.data(), axes);
+    ++looked;
+    // Equal rows have no direction to lose.
+    if (link > 0 && !(link >= kShort * kShort * length)) ++brief;
+  }
+  return brief * kFewShort <= looked;
+}
+
 // The projections of some rows, by slot.
 class Projections {
  public:
   // Of `slots`, sorted; of all rows if it is empty.
   Projections(const codec::RowCodec& rows, const codec::LinkCodec& codec,
-              std::vector<std::uint32_t> slots, std::size_t threads)
-      : axes_(codec.axes()), all_(slots.empty()), slots_(std::move(slots)) {
+              std::vector<std::uint32_t> slots, bool rounded, std::size_t threads)
+      : axes_(codec.axes()),
+        stride_(rounded ? storage::half_row_bytes(axes_) : axes_ * sizeof(float)),
+        rounded_(rounded),
+        all_(slots.empty()),
+        slots_(std::move(slots)) {
     const std::size_t n = all_ ? rows.size() : slots_.size();
-    values_.resize(n * axes_);
+    bytes_ = AlignedBuffer(n * stride_);
     parallel_for(n, threads, 64, [&](std::size_t begin, std::size_t end, std::size_t) {
-      std::vector<float> row(rows.dim()), scratch;
+      std::vector<float> row(rows.dim()), scratch, projected(axes_);
       for (std::size_t i = begin; i < end; ++i) {
         rows.vector(all_ ? i : slots_[i], row.data());
-        codec.project(row.data(), scratch, values_.data() + i * axes_);
+        codec.project(row.data(), scratch, projected.data());
+        std::byte* to = bytes_.data() + i * stride_;
+        if (rounded_) {
+          storage::put_half_row(projected.data(), axes_, to);
+        } else {
+          std::memcpy(to, projected.data(), stride_);
+        }
       }
     });
   }
-  const float* of(std::uint32_t slot) const {
-    if (all_) return values_.data() + slot * axes_;
-    const auto at = std::lower_bound(slots_.begin(), slots_.end(), slot);
-    return values_.data() + static_cast<std::size_t>(at - slots_.begin()) * axes_;
+  // In place, or written to `scratch`.
+  const float* read(std::uint32_t slot, float* scratch) const {
+    std::size_t i = slot;
+    if (!all_) {
+      const auto at = std::lower_bound(slots_.begin(), slots_.end(), slot);
+      i = static_cast<std::size_t>(at - slots_.begin());
+    }
+    const std::byte* from = bytes_.data() + i * stride_;
+    if (!rounded_) return reinterpret_cast<const float*>(from);
+    storage::get_half_row(from, axes_, scratch);
+    return scratch;
   }
+  std::size_t axes() const { return axes_; }
 
  private:
   std::size_t axes_;
+  std::size_t stride_;  // bytes
+  bool rounded_;
   bool all_;
   std::vector<std::uint32_t> slots_;
-  std::vector<float> values_;
+  AlignedBuffer bytes_;
 };
 
 // Collects links from one row, and writes them as a record's groups.
@@ -61,7 +120,7 @@ class RecordWriter {
         coded_(kernels::link_code_bytes(codec.parts())),
         narrow_(kernels::active().narrow[static_cast<std::size_t>(DType::kFloat16)]) {}
 
-  // Starts a record of `count` links; all lanes are unused.
+  // Starts a record of `count` links; all lanes are unused. `from` must last.
   void start(const float* from, std::size_t count) {
     from_ = from;
     set_ = false;
@@ -85,7 +144,7 @@ class RecordWriter {
     put_codes(place, storage::CodedLinks::codes(other), lane);
   }
   // Link number `place` to a row with these coordinates at this squared distance. Takes
-  // effect with a whole group of them, or flush().
+  // effect with a whole group of them, or flush(): `to` must last until then.
   void add(std::size_t place, std::uint32_t slot, const float* to, float square) {
     places_[pending_] = place;
     slots_[pending_] = slot;
@@ -168,10 +227,13 @@ Lane find_lane(const storage::CodedLinks& coded, std::uint32_t node,
 void make_record(const codec::RowCodec& rows, const storage::Adjacency& graph,
                  const storage::CodedLinks& coded, const Projections& projections,
                  std::uint32_t node, codec::RowCodec::Query& query,
-                 RecordWriter& writer) {
+                 std::vector<float>& read, RecordWriter& writer) {
   const std::uint32_t* links = graph.block(node);
   const std::size_t count = graph.count(node);
-  writer.start(projections.of(node), count);
+  const std::size_t axes = projections.axes();
+  read.resize((1 + kLinkGroup) * axes);
+  float* const group = read.data() + axes;
+  writer.start(projections.read(node, read.data()), count);
   std::vector<std::uint32_t> slots;
   std::vector<std::size_t> places;
   for (std::size_t i = 0; i < count; ++i) {
@@ -189,7 +251,8 @@ void make_record(const codec::RowCodec& rows, const storage::Adjacency& graph,
   query.set_item(rows, node);
   query.score(slots.data(), slots.size(), keys.data());
   for (std::size_t i = 0; i < slots.size(); ++i) {
-    writer.add(places[i], slots[i], projections.of(slots[i]),
+    writer.add(places[i], slots[i],
+               projections.read(slots[i], group + i % kLinkGroup * axes),
                rows.square_of_key(keys[i]));
   }
   writer.flush();
@@ -260,7 +323,8 @@ void code_links(const codec::RowCodec& rows, const storage::Adjacency& graph,
   }
   std::sort(slots.begin(), slots.end());
   slots.erase(std::unique(slots.begin(), slots.end()), slots.end());
-  const Projections projections(rows, codec, std::move(slots), threads);
+  const Projections projections(rows, codec, std::move(slots),
+                                may_round(rows, graph, codec, nodes), threads);
   if (all) publish([&] { coded.reserve_groups(groups); });
   std::vector<std::vector<std::byte>> records(std::min(kChunk, nodes.size()));
   std::vector<std::size_t> counts(records.size());
@@ -270,8 +334,10 @@ void code_links(const codec::RowCodec& rows, const storage::Adjacency& graph,
     parallel_for(n, threads, 16, [&](std::size_t first, std::size_t last, std::size_t) {
       codec::RowCodec::Query query;
       RecordWriter writer(codec);
+      std::vector<float> read;
       for (std::size_t i = first; i < last; ++i) {
-        make_record(rows, graph, coded, projections, nodes[begin + i], query, writer);
+        make_record(rows, graph, coded, projections, nodes[begin + i], query, read,
+                    writer);
         counts[i] = writer.groups();
         records[i].assign(writer.bytes(),
                           writer.bytes() + writer.groups() * coded.group_bytes());

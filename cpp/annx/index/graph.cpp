@@ -155,7 +155,7 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
     if (options_.metric != Metric::kL2 && options_.metric != Metric::kCosine) {
       throw InvalidArgument("neighbours are of vectors under l2 or cosine only");
     }
-    for (const std::uint32_t slot : near.slots) {
+    for (const std::uint32_t slot : near.all()) {
       if (slot >= rows.rows && slot != kNoSlot) {
         throw InvalidArgument("neighbours names a row beyond the vectors");
       }
@@ -181,11 +181,9 @@ std::int64_t GraphIndex::add(RowsView rows, const std::int64_t* ids,
     rows_.reserve(ids_.slots() + rows.rows);
     links_.reserve(ids_.slots() + rows.rows);
   }
-  graph::Builder builder(rows_, links_, options_.build);
   std::size_t done = 0;
-  if (link_at_once(rows, ids, std::move(near), builder, threads, monitor)) {
-    done = rows.rows;
-  }
+  if (link_at_once(rows, ids, std::move(near), threads, monitor)) done = rows.rows;
+  graph::Builder builder(rows_, links_, options_.build);
   while (done < rows.rows) {
     // A batch is often over before parallel_for would report.
     if (monitor != nullptr) monitor->poll(done, rows.rows);
@@ -276,8 +274,8 @@ void GraphIndex::link_queries(RowsView queries, std::size_t threads, Monitor* mo
 // (`near`, if not empty): false if that is not so, or if all-pairs search does not
 // serve.
 bool GraphIndex::link_at_once(RowsView rows, const std::int64_t* ids,
-                              graph::KnnGraph near, graph::Builder& builder,
-                              std::size_t threads, Monitor* monitor) {
+                              graph::KnnGraph near, std::size_t threads,
+                              Monitor* monitor) {
   const std::size_t n = rows.rows;
   const bool serves =
       options_.metric == Metric::kL2 || options_.metric == Metric::kCosine;
@@ -290,11 +288,11 @@ bool GraphIndex::link_at_once(RowsView rows, const std::int64_t* ids,
     rows_.truncate(0);
     links_.resize(0);
   };
+  graph::Builder builder(rows_, links_, options_.build);
   try {
     {
       const auto lock = lock_.write();
       rows_.append(rows.row(0), rows.stride, n);
-      links_.resize(n);
       rows_.refine_centre();
     }
     graph::LevelOptions options;
@@ -311,6 +309,8 @@ bool GraphIndex::link_at_once(RowsView rows, const std::int64_t* ids,
     {
       const auto lock = lock_.write();
       rows_.refine_layout(listed_pairs(levels[0].near));
+      // Not before: the search takes the most memory.
+      links_.resize(n);
     }
     ShareMonitor choosing(monitor, 0.7, 1, n);
     builder.choose_links_from(levels, threads, &choosing);
@@ -320,7 +320,6 @@ bool GraphIndex::link_at_once(RowsView rows, const std::int64_t* ids,
   }
   const auto lock = lock_.write();
   builder.add_reverse_links(threads);
-  builder.touched().clear();
   ids_.append(n, ids);
   entries_ = graph::choose_entries(n, options_.build.seed);
   refined_at_ = n;

@@ -142,7 +142,7 @@ class GraphIndex {
   };
 
   bool link_at_once(RowsView rows, const std::int64_t* ids, graph::KnnGraph near,
-                    graph::Builder& builder, std::size_t threads, Monitor* monitor);
+                    std::size_t threads, Monitor* monitor);
   void check_links() const;
   void learn_grid(RowsView to_come);
   void refine(std::size_t count);
