@@ -489,6 +489,39 @@ def test_equal_query_is_at_distance_zero():
         assert (int(found.ids[0]), float(found.distances[0])) == (i, 0.0)
 
 
+def test_sample_of_queries_goes_through_the_query_side():
+    rng = np.random.default_rng(5)
+    vectors = data(3000, 12, seed=1)
+    matrix = rng.standard_normal((7, 12))  # queries have 7 dimensions
+    asked = rng.standard_normal((400, 7)).astype(np.float32) * 3
+    through = annx.TransformedIndex(
+        annx.GraphIndex(12, storage="plain"), Bilinear(matrix)
+    )
+    assert through.add(vectors, queries=asked[:300], threads=1)[-1] == 2999
+    by_hand = annx.GraphIndex(12, storage="plain")
+    sample = through.transform.transform_queries(asked[:300])
+    by_hand.add(vectors, queries=sample, threads=1)
+    for id in (0, 17, 2999):
+        assert np.array_equal(through.index.neighbours(id), by_hand.neighbours(id))
+    plain = annx.GraphIndex(12, storage="plain")
+    plain.add(vectors, threads=1)
+    assert through.index.stats()["links"] > plain.stats()["links"]
+    twin = reference.TransformedIndex(
+        annx.reference.GraphIndex(12), reference.Bilinear(matrix)
+    )
+    twin.add(vectors[:200], queries=asked[:20])
+    assert twin.search(asked[20:23], 5)[0].shape == (3, 5)
+
+    before = len(through)
+    with pytest.raises(ValueError, match="queries"):
+        through.add(vectors, queries=asked[:, :5])
+    assert len(through) == before
+    flat = annx.TransformedIndex(annx.FlatIndex(12), Bilinear(matrix))
+    with pytest.raises(TypeError, match=r"queries .* FlatIndex"):
+        flat.add(vectors, queries=asked)
+    assert len(flat) == 0
+
+
 def test_bands_go_through_a_transform():
     rows = data(50, 6)
     index = annx.TransformedIndex(annx.FlatIndex(3), Mask(6, [0, 2, 4]))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from annx import _core
 from annx._index import Index, Progress
 from annx.errors import FormatError
+from annx.graph import GraphIndex
 from annx.io import class_of, encoded, register
 from annx.results import RadiusResult, SearchResult
 from annx.transforms import Transform
@@ -120,19 +121,44 @@ class TransformedIndex(Index):
         vectors: Any,
         ids: Any = None,
         *,
+        queries: Any = None,
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.int64]:
         """Add vectors, (n, dim), as the family's ``add``: all, or none if it raises.
 
+        Parameters
+        ----------
+        vectors : array_like, shape (n, dim)
+        ids : array_like of int, shape (n,), optional
+        queries : array_like, shape (n_queries, query_dim), optional
+            For a `GraphIndex`: a sample of the queries to come, as `search` takes them.
+        threads : int, optional
+        progress : callable, optional
+
         Returns
         -------
         ndarray of int64, shape (n,)
             The ids.
+
+        Raises
+        ------
+        TypeError
+            Where `queries` are given and the index is no `GraphIndex`.
         """
+        options: dict[str, Any] = {}
+        if queries is not None:
+            if not isinstance(self._index, GraphIndex):
+                raise TypeError(
+                    "queries are what a GraphIndex makes links for; the index is a "
+                    f"{type(self._index).__name__}"
+                )
+            options["queries"] = self._transform.transform_queries(
+                queries, threads=threads
+            )
         rows = self._transform.transform(vectors, threads=threads)
         added: NDArray[np.int64] = self._index.add(
-            rows, ids, threads=threads, progress=progress
+            rows, ids, threads=threads, progress=progress, **options
         )
         return added
 

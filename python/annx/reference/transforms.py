@@ -308,10 +308,15 @@ class TransformedIndex:
         self.index.train(self.transform.transform(vectors))
         return self
 
-    def add(self, vectors: Any, ids: Any = None) -> NDArray[np.int64]:
-        """Add transformed vectors and return their ids."""
+    def add(
+        self, vectors: Any, ids: Any = None, *, queries: Any = None
+    ) -> NDArray[np.int64]:
+        """Add transformed vectors, and links for transformed queries; the ids."""
+        options: dict[str, Any] = {}
+        if queries is not None:
+            options["queries"] = self.transform.transform_queries(queries)
         added: NDArray[np.int64] = self.index.add(
-            self.transform.transform(vectors), ids
+            self.transform.transform(vectors), ids, **options
         )
         return added
 
