@@ -50,7 +50,21 @@ ANNX_INLINE void bit_words(const std::byte* query, std::size_t count, std::size_
   for (int w = 0; w + 1 < kWords; ++w) q[w] = word_at(query + w * 8);
   q[kWords - 1] = word_at(query + bytes - 8) >> shift;
   if (shift == 0) {
-    for (std::size_t i = 0; i < count; ++i) {
+    std::size_t i = 0;
+    // Of one or two words what a loop costs by itself is most of it.
+    constexpr std::size_t kAtOnce = kWords <= 2 ? 4 : 1;
+    for (; kAtOnce > 1 && i + kAtOnce <= count; i += kAtOnce) {
+      Pair pairs[kAtOnce];
+      ANNX_UNROLL
+      for (std::size_t r = 0; r < kAtOnce; ++r) {
+        const std::byte* x = row(i + r);
+        ANNX_UNROLL
+        for (int w = 0; w < kWords; ++w) pairs[r].add(q[w], word_at(x + w * 8));
+      }
+      ANNX_UNROLL
+      for (std::size_t r = 0; r < kAtOnce; ++r) out[i + r] = pairs[r].result();
+    }
+    for (; i < count; ++i) {
       const std::byte* x = row(i);
       Pair pair;
       ANNX_UNROLL

@@ -383,8 +383,9 @@ ANNX_INLINE std::uint32_t fold_longs(__m256i s) {
   return static_cast<std::uint32_t>(_mm_cvtsi128_si64(t) + _mm_extract_epi64(t, 1));
 }
 
-// Below this many bytes one POPCNT a word is quicker than the table of nibbles.
-inline constexpr std::size_t kVectorBits = 128;
+// Below this many bytes one POPCNT a word is quicker than the table of nibbles: rows of
+// eight words or less, which bit_words() takes.
+inline constexpr std::size_t kVectorBits = 65;
 
 ANNX_INLINE std::uint32_t bits_xor(const std::byte* a, const std::byte* b,
                                    std::size_t bytes) {
@@ -398,6 +399,11 @@ ANNX_INLINE std::uint32_t bits_xor(const std::byte* a, const std::byte* b,
           byte_bits(_mm256_xor_si256(b_load(a + i + 32), b_load(b + i + 32)));
       sum = _mm256_add_epi64(
           sum, _mm256_sad_epu8(_mm256_add_epi8(x, y), _mm256_setzero_si256()));
+    }
+    if (i + 32 <= bytes) {
+      const __m256i x = byte_bits(_mm256_xor_si256(b_load(a + i), b_load(b + i)));
+      sum = _mm256_add_epi64(sum, _mm256_sad_epu8(x, _mm256_setzero_si256()));
+      i += 32;
     }
     n = fold_longs(sum);
   }
