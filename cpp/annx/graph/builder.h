@@ -46,8 +46,9 @@ struct BuildOptions {
 
 // Where searches begin: slot 0 and a random sample, drawn anew each time that the graph
 // doubles.
+inline constexpr std::size_t kMostEntries = 64;
 std::vector<std::uint32_t> choose_entries(std::size_t count, std::uint64_t seed,
-                                          std::size_t most = 64);
+                                          std::size_t most = kMostEntries);
 
 class Builder {
  public:

@@ -51,7 +51,7 @@ struct Level {
 struct LevelOptions {
   std::size_t k = 128;     // neighbours on the first level
   double recall = 0.9;     // of these
-  std::size_t far_k = 24;  // neighbours on the levels above
+  std::size_t far_k = 96;  // neighbours on the levels above: beyond a cluster, too
   std::uint64_t seed = 0;
   std::size_t threads = 1;
 };
@@ -60,5 +60,12 @@ struct LevelOptions {
 // search does not serve: see build_knn. The same for any number of threads.
 std::vector<Level> find_levels(const codec::RowCodec& rows, const LevelOptions& options,
                                KnnGraph near, Monitor* monitor);
+
+// Where walks through a graph of these levels begin: slot 0 and up to `most` others,
+// rising, of the smallest levels, and evenly over the one that is not taken whole. They
+// have links from one cluster to others; of rows drawn from all, few do, and a walk
+// that begins in the wrong cluster ends there.
+std::vector<std::uint32_t> choose_heads(const std::vector<Level>& levels,
+                                        std::size_t count, std::size_t most);
 
 }  // namespace annx::graph

@@ -289,6 +289,7 @@ bool GraphIndex::link_at_once(RowsView rows, const std::int64_t* ids,
     links_.resize(0);
   };
   graph::Builder builder(rows_, links_, options_.build);
+  std::vector<std::uint32_t> entries;
   try {
     {
       const auto lock = lock_.write();
@@ -314,6 +315,8 @@ bool GraphIndex::link_at_once(RowsView rows, const std::int64_t* ids,
     }
     ShareMonitor choosing(monitor, 0.7, 1, n);
     builder.choose_links_from(levels, threads, &choosing);
+    heads_ = graph::choose_heads(levels, n, kRoots);
+    entries = graph::choose_heads(levels, n, std::min(graph::kMostEntries, n / 16));
   } catch (...) {
     undo();
     throw;
@@ -321,13 +324,34 @@ bool GraphIndex::link_at_once(RowsView rows, const std::int64_t* ids,
   const auto lock = lock_.write();
   builder.add_reverse_links(threads);
   ids_.append(n, ids);
-  entries_ = graph::choose_entries(n, options_.build.seed);
+  entries_ = std::move(entries);
   refined_at_ = n;
   return true;
 }
 
-storage::CodedLinks GraphIndex::choose_roots(const codec::LinkCodec& codec) const {
-  const auto slots = graph::choose_entries(ids_.slots(), options_.build.seed, kRoots);
+// The heads of what was linked at once. Of those of before, which may be such, half
+// stay as the index grows, and others are drawn from all rows.
+storage::CodedLinks GraphIndex::choose_roots(const codec::LinkCodec& codec) {
+  std::vector<std::uint32_t> slots = std::exchange(heads_, {});
+  if (slots.empty()) {
+    bool had = false;
+    if (codec_ != nullptr) {
+      for (const std::byte* group = roots_.record(0); group != nullptr;
+           group = roots_.next(group)) {
+        const std::uint32_t* words = storage::CodedLinks::words(group);
+        for (std::size_t lane = 0; lane < kernels::kLinkGroup; lane += 2) {
+          const std::uint32_t slot = words[lane] & storage::kSlotMask;
+          if (slot < ids_.slots()) slots.push_back(slot);
+        }
+      }
+      had = true;
+    }
+    const auto drawn = graph::choose_entries(ids_.slots(), options_.build.seed,
+                                             had ? kRoots / 2 : kRoots);
+    slots.insert(slots.end(), drawn.begin(), drawn.end());
+    std::sort(slots.begin(), slots.end());
+    slots.erase(std::unique(slots.begin(), slots.end()), slots.end());
+  }
   return graph::code_roots(rows_, codec, slots);
 }
 

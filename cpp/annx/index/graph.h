@@ -146,7 +146,7 @@ class GraphIndex {
   void check_links() const;
   void learn_grid(RowsView to_come);
   void refine(std::size_t count);
-  storage::CodedLinks choose_roots(const codec::LinkCodec& codec) const;
+  storage::CodedLinks choose_roots(const codec::LinkCodec& codec);
   void update_codes(std::size_t threads, Monitor* monitor);
   void link_queries(RowsView queries, std::size_t threads, Monitor* monitor);
   void update_growth(RowsView queries);
@@ -163,6 +163,7 @@ class GraphIndex {
   storage::Adjacency links_;
   storage::IdMap ids_;
   std::vector<std::uint32_t> entries_;
+  std::vector<std::uint32_t> heads_;  // for roots_, from linking at once till then
   std::size_t refined_at_ = 0;  // size at which centre, layout and entries were chosen
 
   double growth_ = 0;          // how neighbours grow with the key; 0: not known

@@ -22,6 +22,7 @@ __all__ = [
     "GraphIndex",
     "beam_search",
     "choose_entries",
+    "choose_heads",
     "choose_listed",
     "find_levels",
     "link_lists",
@@ -36,7 +37,7 @@ FIRST_REFINEMENT = 64
 SAMPLED = 16
 PER_COMPONENT = 4
 TOP_ROWS = 256
-FAR_NEIGHBOURS = 24
+FAR_NEIGHBOURS = 96
 PARENT_DRAWS = 64
 GROWTH_ROWS = 1024
 GROWTH_QUERIES = 32
@@ -308,6 +309,27 @@ def find_levels(lists: list[list[int]], keys: Any, seed: int) -> list[Level]:
             pairs = sorted(zip(keys(slot, others).tolist(), others, strict=True))
             level[slot] = [other for _, other in pairs[:FAR_NEIGHBOURS]]
         levels.append(level)
+
+
+def choose_heads(levels: list[Level], most: int) -> list[int]:
+    """Return where walks through a graph of levels begin: slot 0 and the top levels.
+
+    Of the smallest levels up to `most` slots, rising, and evenly over the level that is
+    not taken whole. They have links from one cluster to others, which of slots drawn
+    from all few do.
+
+    Examples
+    --------
+    >>> near: Level = {slot: [] for slot in range(8)}
+    >>> choose_heads([near, {2: [], 5: [], 7: []}], 2)
+    [0, 2, 5]
+    """
+    heads = [0]
+    for level in reversed(levels):
+        slots = sorted(level)
+        taken = min(len(slots), most + 1 - len(heads))
+        heads += [slots[i * len(slots) // taken] for i in range(taken)]
+    return sorted(set(heads))
 
 
 def choose_listed(
@@ -630,7 +652,7 @@ class GraphIndex:
             keys = self._keys(node, earlier)
             parents[node] = min(zip(keys.tolist(), earlier, strict=True))[1]
         self._link_back(nodes, dict(zip(nodes, links, strict=True)), parents)
-        self.entries = choose_entries(len(rows), self.seed)
+        self.entries = choose_heads(levels, min(ENTRIES, len(rows) // 16))
         self._refined_at = len(rows)
 
     def _adapt(self, queries: Any) -> None:
