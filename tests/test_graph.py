@@ -477,3 +477,25 @@ def test_walks_find_the_way_into_clusters(storage, dim, clusters, width, ef, see
     # did when walks began at rows drawn from all.
     assert hits.count(0) <= 2
     assert np.mean(hits) > 9.7
+
+
+def test_walks_begin_where_they_did_when_a_saved_index_grows(tmp_path):
+    rng = np.random.default_rng(1)
+    vectors = rng.standard_normal((17000, 16)).astype(np.float32)
+
+    def begins(index):
+        return set(index._native.link_codes(-1)[0].tolist())
+
+    index = annx.GraphIndex.build(vectors[:8200], threads=1)
+    before = begins(index)
+    assert 0 in before
+    assert 200 < len(before) <= 256
+    index.save(tmp_path / "a")
+    for grown in (index, annx.load(tmp_path / "a")):
+        grown.add(vectors[8200:], threads=1)
+        after = begins(grown)
+        assert 200 < len(after) <= 257
+        # Half of the heads stay, and others come from all rows.
+        assert 100 < len(before & after) < 160
+        assert max(after) >= 8200
+    assert begins(index) == after

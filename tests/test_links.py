@@ -457,3 +457,24 @@ def test_damaged_codes_never_crash_a_search(tmp_path):
         damaged.write_bytes(whole[:size])
         with pytest.raises(annx.FormatError):
             annx.load(damaged, verify="structure")
+
+
+@pytest.mark.parametrize("width", [1.0, 1e-2, 1e-3, 1e-4])
+def test_codes_of_short_links_are_those_of_long_ones(width):
+    """Rounding what links are coded from must not show where links are short."""
+    rng = np.random.default_rng(3)
+    centres = 3 * rng.standard_normal((15, 64))
+    vectors = np.repeat(centres, 200, axis=0) + width * clustered(3000, 64)
+    vectors = vectors.astype(np.float32)
+    index = annx.GraphIndex.build(vectors, ef_construction=60, threads=1)
+    reference = reference_of(index)
+    rows = vectors.astype(np.float64)
+    differing = seen = 0
+    for node in range(0, 3000, 100):
+        ids, codes, _, _ = index._native.link_codes(node)
+        near = ((rows[ids] - rows[node]) ** 2).sum(axis=1) < (30 * width) ** 2
+        expected = reference.encode(rows[node], rows[ids])[0]
+        differing += int((codes != expected)[near].sum())
+        seen += codes[near].size
+    assert seen > 5000
+    assert differing <= 0.02 * seen

@@ -139,8 +139,8 @@ class GraphIndex(Index):
     Data whose neighbours lie so close together that bfloat16 or float16 cannot tell
     them apart are noticed, and kept and walked in full precision. Building from many
     vectors at once holds lists of near neighbours meanwhile, 936 bytes a vector at
-    ``ef_construction=200``, and up to half a copy of the vectors: at its highest about
-    1.3 times the finished index and the input, where links have codes.
+    ``ef_construction=200``, and half a copy of the vectors: at its highest about 1.3
+    times the finished index and the input, where links have codes.
 
     *`get`* returns what is kept: with ``storage="fast"`` float32 vectors may have been
     rounded to 11 bits of mantissa (``narrow_rows`` in `stats`). Else they come back bit

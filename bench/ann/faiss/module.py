@@ -64,7 +64,7 @@ class Hnsw(_Faiss):
         self.index.hnsw.efSearch = params["ef"]
 
 
-class HnswSq8(_Faiss):
+class HnswSq8(Hnsw):
     """``HNSW{m},SQ8``: the graph over scalar codes of 8 bits."""
 
     def build(self, base: Array) -> None:
@@ -75,9 +75,6 @@ class HnswSq8(_Faiss):
         self.index.hnsw.efConstruction = self.params["ef_construction"]
         self.index.train(base)
         self.index.add(base)
-
-    def configure(self, **params: Any) -> None:
-        self.index.hnsw.efSearch = params["ef"]
 
 
 class IvfPqFastScan(_Faiss):

@@ -18,6 +18,7 @@
 #include "annx/graph/cell_rows.h"
 #include "annx/graph/knn_cells.h"
 #include "annx/graph/near_lists.h"
+#include "annx/graph/squared_distance.h"
 #include "annx/kernels/dispatch.h"
 #include "annx/search/tiles.h"
 #include "annx/storage/panels.h"
@@ -46,13 +47,6 @@ constexpr double kReserve = 0.15;
 // Below this share of the squared lengths a tile's value has lost digits that matter.
 constexpr float kCancelled = 1e-3f;
 using Entry = NearLists::Entry;
-
-float square(const float* x, const float* y, std::size_t dim) {
-  float out;
-  kernels::active().float_rows[kernels::kOpL2][0](
-      x, reinterpret_cast<const std::byte*>(y), dim * sizeof(float), 1, dim, &out);
-  return out;
-}
 
 // Vectors on one side of a meeting.
 struct Side {
@@ -115,6 +109,8 @@ class Knn {
   template <class Hit>
   void meet(Side& left, Side& right, bool same, Hit&& hit) const;
   bool all() const { return options_.recall >= 1; }
+  // Whether nothing but the order of estimates is asked for: less will do to keep them.
+  bool rough() const { return !options_.settled && !all(); }
   float distance(std::uint32_t slot, std::uint32_t other, Worker& worker) const;
   float settle(std::uint32_t u, std::uint32_t v, float value, Worker& worker) const;
   float low_limit(float key) const { return search::next_above(key * sketch_.widen); }
@@ -187,8 +183,8 @@ void Knn::sort_into_cells(Monitor* monitor) {
       monitor);
   sketch_.shares = std::move(shares);
   sketch_.rests = std::move(rests);
-  rows_ = CellRows(std::move(sketch_.rows), sketch_.width, cells_,
-                   !options_.settled && !all(), options_.threads);
+  rows_ = CellRows(std::move(sketch_.rows), sketch_.width, cells_, rough(),
+                   options_.threads);
   if (rows_.halves()) {
     // Of the rows as they are kept: what is rounded differently does not cancel.
     parallel_for(n_, options_.threads, 1024,
@@ -197,7 +193,8 @@ void Knn::sort_into_cells(Monitor* monitor) {
                    const std::vector<float> zero(rows_.width());
                    for (std::size_t p = begin; p < end; ++p) {
                      rows_.copy(p, row.data());
-                     sketch_.shares[p] = square(row.data(), zero.data(), row.size());
+                     sketch_.shares[p] =
+                         squared_distance(row.data(), zero.data(), row.size());
                      sketch_.rests[p] = 0;
                    }
                  });
@@ -215,11 +212,12 @@ void Knn::load(Side& side, float factor, std::uint32_t first,
                std::uint32_t last) const {
   side.count = last - first;
   const std::size_t width = rows_.width();
-  side.rows.resize(side.count * width);
-  for (std::size_t i = 0; i < side.count; ++i) {
-    rows_.copy(first + i, side.rows.data() + i * width);
+  side.rows.resize(rows_.halves() ? side.count * width : 0);
+  const float* rows = rows_.read(first, side.rows.data());
+  for (std::size_t i = 1; i < side.count && rows_.halves(); ++i) {
+    rows_.read(first + i, side.rows.data() + i * width);
   }
-  side.panels.pack({side.rows.data(), side.count, width, width}, {.factor = factor});
+  side.panels.pack({rows, side.count, width, width}, {.factor = factor});
   const std::size_t padded = side.panels.padded();
   side.places.resize(side.count);
   side.shares.assign(padded, kInfinity);
@@ -266,14 +264,14 @@ void Knn::meet(Side& left, Side& right, bool same, Hit&& hit) const {
 
 // The key of a pair that a tile let through.
 float Knn::settle(std::uint32_t u, std::uint32_t v, float value, Worker& worker) const {
-  if (all()) return square(whole(u), whole(v), dim_);
+  if (all()) return squared_distance(whole(u), whole(v), dim_);
   if (!sketch_.projected &&
       value < kCancelled * (sketch_.shares[u] + sketch_.shares[v])) {
     worker.vector.resize(dim_);
     worker.other_vector.resize(dim_);
     worker.slot = worker.other = kNoSlot;
-    return square(rows_.read(u, worker.vector.data()),
-                  rows_.read(v, worker.other_vector.data()), dim_);
+    return squared_distance(rows_.read(u, worker.vector.data()),
+                            rows_.read(v, worker.other_vector.data()), dim_);
   }
   return std::max(value + (sketch_.rests[u] + sketch_.rests[v]), 0.0f);
 }
@@ -289,7 +287,7 @@ float Knn::distance(std::uint32_t slot, std::uint32_t other, Worker& worker) con
     return static_cast<const float*>(to.data());
   };
   const float* x = vector(slot, worker.slot, worker.vector);
-  return square(x, vector(other, worker.other, worker.other_vector), dim_);
+  return squared_distance(x, vector(other, worker.other, worker.other_vector), dim_);
 }
 
 void Knn::give(std::uint32_t to, float key, std::uint32_t slot,
@@ -453,7 +451,7 @@ void Knn::expect_angles() {
       const float* y = rows_.read(place_[NearLists::slot_of(entry)], other.data());
       const double a = x[width - 1];
       const double b = y[width - 1];
-      const double along = square(x, y, width) - (a - b) * (a - b);
+      const double along = squared_distance(x, y, width) - (a - b) * (a - b);
       cosines.push_back(
           static_cast<float>((along + a * a + b * b - NearLists::key_of(entry)) /
                              std::max(2 * a * b, 1e-30)));
@@ -470,7 +468,7 @@ float Knn::detour(std::uint32_t place, std::uint32_t cell) const {
   std::vector<float> scratch(rows_.width());
   const float* row = rows_.read(place, scratch.data());
   const auto far = [&](std::uint32_t c) {
-    return square(row, rows_.mean(c), rows_.width());
+    return squared_distance(row, rows_.mean(c), rows_.width());
   };
   return far(cell) - far(rows_.cell_of(place));
 }
@@ -532,6 +530,7 @@ Knn::Visits Knn::choose_visits(const Plan& plan, std::size_t first_cell,
         Worker worker;
         Side& left = worker.left;
         Side& right = worker.right;
+        std::vector<float> row(width);
         for (std::size_t number = first; number < last; ++number) {
           const std::size_t a = first_cell + number;
           const std::uint32_t begin = cells_.begins[a];
@@ -547,8 +546,8 @@ Knn::Visits Knn::choose_visits(const Plan& plan, std::size_t first_cell,
           right.limits.assign(right.panels.padded(), -kInfinity);
           std::copy_n(right.panels.squares(), nearest, right.shares.begin());
           for (std::size_t i = 0; i < left.count; ++i) {
-            const float* x = left.rows.data() + i * width;
-            const float own = square(x, rows_.mean(a), width);
+            const float* x = rows_.read(begin + i, row.data());
+            const float own = squared_distance(x, rows_.mean(a), width);
             left.shares[i] = left.panels.squares()[i];
             // The tile rounds otherwise than detour().
             left.limits[i] = own + plan.reach + 1e-5f * (own + left.shares[i]);
@@ -601,7 +600,7 @@ void Knn::visit(const Visits& visits, Monitor* monitor) {
 
 void Knn::run(Monitor* monitor, KnnGraph& out) {
   sort_into_cells(monitor);
-  lists_ = NearLists(n_, kept_, !options_.settled && !all());
+  lists_ = NearLists(n_, kept_, rough());
   limits_ = std::vector<std::atomic<float>>(n_);
   for (auto& l : limits_) l.store(kInfinity, std::memory_order_relaxed);
   if (options_.threads > 1) locks_ = std::vector<std::mutex>(cells_.count());

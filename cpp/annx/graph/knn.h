@@ -79,10 +79,11 @@ class CodecVectors final : public KnnSource {
 };
 
 // Empty where numbers are too large for tiles (squares from 1e30 on), or where there
-// are 2^31 vectors or more. Memory: 4 (width + 8) + 12 k bytes a vector, and visits of
-// 4 bytes, some dozens a vector; width is at most half the dimension, or all of a short
-// one, where k counts two and a half times otherwise; twice the width while sorting;
-// and with recall 1 4 dim more where the source is not plain.
+// are 2^31 vectors or more. Memory: 4 (width + 9) bytes a vector, of which unsettled
+// half the width stays once cells are known; a list (near_lists.h) of k, or of up to
+// four times k where projected sketches are settled; and some visits. Settled, 8 k for
+// the result, and with recall 1 4 dim more where the source is not plain. width is at
+// most half the dimension if sketches are projected, or else all of it.
 KnnGraph build_knn(const KnnSource& source, const KnnOptions& options,
                    Monitor* monitor);
 

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "annx/base/random.h"
+#include "annx/graph/squared_distance.h"
 #include "annx/kernels/dispatch.h"
 #include "annx/storage/half_rows.h"
 
@@ -29,13 +30,6 @@ constexpr std::size_t kLooked = 512;
 constexpr std::size_t kFewShort = 100;
 constexpr float kShort = 0x1.0p-6f;
 
-float square(const float* x, const float* y, std::size_t n) {
-  float out;
-  kernels::active().float_rows[kernels::kOpL2][0](
-      x, reinterpret_cast<const std::byte*>(y), n * sizeof(float), 1, n, &out);
-  return out;
-}
-
 // Whether links are long enough for the difference of two rounded projections to be as
 // good as their own: it is off by some 2^-12 of the projections' length, and a code by
 // a tenth of the link's.
@@ -52,8 +46,8 @@ bool may_round(const codec::RowCodec& rows, const storage::Adjacency& graph,
     // A node's own links come first, nearest first.
     rows.vector(graph.word(nodes[i], 0) & kSlotMask, row.data());
     codec.project(row.data(), scratch, to.data());
-    const float link = square(from.data(), to.data(), axes);
-    const float length = square(from.data(), zero.data(), axes);
+    const float link = squared_distance(from.data(), to.data(), axes);
+    const float length = squared_distance(from.data(), zero.data(), axes);
     ++looked;
     // Equal rows have no direction to lose.
     if (link > 0 && !(link >= kShort * kShort * length)) ++brief;
@@ -323,8 +317,9 @@ void code_links(const codec::RowCodec& rows, const storage::Adjacency& graph,
   }
   std::sort(slots.begin(), slots.end());
   slots.erase(std::unique(slots.begin(), slots.end()), slots.end());
-  const Projections projections(rows, codec, std::move(slots),
-                                may_round(rows, graph, codec, nodes), threads);
+  // Of few rows memory does not matter.
+  const bool rounded = all && may_round(rows, graph, codec, nodes);
+  const Projections projections(rows, codec, std::move(slots), rounded, threads);
   if (all) publish([&] { coded.reserve_groups(groups); });
   std::vector<std::vector<std::byte>> records(std::min(kChunk, nodes.size()));
   std::vector<std::size_t> counts(records.size());

@@ -31,7 +31,8 @@ std::unique_ptr<codec::LinkCodec> learn_link_codec(const codec::RowCodec& rows,
 // writing of the chunk, under whatever lock keeps readers out. Codes of links that a
 // node's present record has are taken from there. Nobody else may change the graph
 // meanwhile. Cost: one projection for each row concerned, O(16 axes) for each new link;
-// memory: the projections, as float16 unless links are too short for that.
+// memory: the projections, as float16 where they are of all rows and links are long
+// enough for that.
 void code_links(const codec::RowCodec& rows, const storage::Adjacency& graph,
                 storage::CodedLinks& coded, const codec::LinkCodec& codec,
                 std::span<const std::uint32_t> nodes, std::size_t threads,

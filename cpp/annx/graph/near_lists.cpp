@@ -23,7 +23,7 @@ NearLists::NearLists(std::size_t count, std::size_t kept, bool cut)
       sorted_(count) {}
 
 NearLists::Entry NearLists::at(std::size_t list, std::size_t i) const {
-  const std::byte* from = bytes_.data() + (list * room_ + i) * width_;
+  const std::byte* from = bytes_.data() + place(list, i);
   if (!cut_) {
     Entry entry;
     std::memcpy(&entry, from, 8);
@@ -39,7 +39,7 @@ NearLists::Entry NearLists::at(std::size_t list, std::size_t i) const {
 }
 
 void NearLists::put(std::size_t list, std::size_t i, Entry entry) {
-  std::byte* to = place(list, i);
+  std::byte* to = bytes_.data() + place(list, i);
   if (!cut_) {
     std::memcpy(to, &entry, 8);
     return;

@@ -51,7 +51,6 @@ class NearLists {
   // Leaves the best, in order.
   void shrink(std::size_t list, Scratch& scratch);
 
-  std::size_t kept() const { return kept_; }
   std::size_t size(std::size_t list) const { return counts_[list]; }
   // For prefetching.
   const std::uint32_t* count(std::size_t list) const { return &counts_[list]; }
@@ -67,8 +66,8 @@ class NearLists {
   static constexpr int kSlotBits = 31;
   static constexpr int kCutBits = 14;  // of a key
 
-  std::byte* place(std::size_t list, std::size_t i) {
-    return bytes_.data() + (list * room_ + i) * width_;
+  std::size_t place(std::size_t list, std::size_t i) const {
+    return (list * room_ + i) * width_;
   }
   void put(std::size_t list, std::size_t i, Entry entry);
 

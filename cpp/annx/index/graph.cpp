@@ -289,7 +289,7 @@ bool GraphIndex::link_at_once(RowsView rows, const std::int64_t* ids,
     links_.resize(0);
   };
   graph::Builder builder(rows_, links_, options_.build);
-  std::vector<std::uint32_t> entries;
+  std::vector<std::uint32_t> entries, heads;
   try {
     {
       const auto lock = lock_.write();
@@ -315,7 +315,7 @@ bool GraphIndex::link_at_once(RowsView rows, const std::int64_t* ids,
     }
     ShareMonitor choosing(monitor, 0.7, 1, n);
     builder.choose_links_from(levels, threads, &choosing);
-    heads_ = graph::choose_heads(levels, n, kRoots);
+    heads = graph::choose_heads(levels, n, kRoots);
     entries = graph::choose_heads(levels, n, std::min(graph::kMostEntries, n / 16));
   } catch (...) {
     undo();
@@ -325,6 +325,7 @@ bool GraphIndex::link_at_once(RowsView rows, const std::int64_t* ids,
   builder.add_reverse_links(threads);
   ids_.append(n, ids);
   entries_ = std::move(entries);
+  heads_ = std::move(heads);
   refined_at_ = n;
   return true;
 }
@@ -334,8 +335,8 @@ bool GraphIndex::link_at_once(RowsView rows, const std::int64_t* ids,
 storage::CodedLinks GraphIndex::choose_roots(const codec::LinkCodec& codec) {
   std::vector<std::uint32_t> slots = std::exchange(heads_, {});
   if (slots.empty()) {
-    bool had = false;
-    if (codec_ != nullptr) {
+    const bool again = codec_ != nullptr;
+    if (again) {
       for (const std::byte* group = roots_.record(0); group != nullptr;
            group = roots_.next(group)) {
         const std::uint32_t* words = storage::CodedLinks::words(group);
@@ -344,10 +345,9 @@ storage::CodedLinks GraphIndex::choose_roots(const codec::LinkCodec& codec) {
           if (slot < ids_.slots()) slots.push_back(slot);
         }
       }
-      had = true;
     }
     const auto drawn = graph::choose_entries(ids_.slots(), options_.build.seed,
-                                             had ? kRoots / 2 : kRoots);
+                                             again ? kRoots / 2 : kRoots);
     slots.insert(slots.end(), drawn.begin(), drawn.end());
     std::sort(slots.begin(), slots.end());
     slots.erase(std::unique(slots.begin(), slots.end()), slots.end());
