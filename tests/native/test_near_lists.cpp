@@ -11,7 +11,6 @@
 #include "annx/base/random.h"
 #include "annx/base/types.h"
 #include "annx/graph/cell_rows.h"
-#include "annx/graph/levels.h"
 #include "annx/graph/near_lists.h"
 #include "annx/storage/half_rows.h"
 #include "check.h"
@@ -179,19 +178,6 @@ ANNX_TEST(cell_rows_are_in_order_and_as_exact_as_their_cells_are_tight) {
       CHECK(std::abs(kept.mean(0)[width - 1] - 50.0f) < 1e-2f);
     }
   }
-}
-
-ANNX_TEST(heads_are_the_smallest_levels_and_evenly_some_of_the_next) {
-  std::vector<Level> levels(3);
-  levels[1].slots = {1, 4, 6, 7, 9, 12, 15, 18};
-  levels[2].slots = {6, 15};
-  const auto heads = [&](std::size_t most) { return choose_heads(levels, 20, most); };
-  CHECK(heads(0) == std::vector<std::uint32_t>({0}));
-  CHECK(heads(1) == std::vector<std::uint32_t>({0, 6}));
-  CHECK(heads(2) == std::vector<std::uint32_t>({0, 6, 15}));
-  CHECK(heads(4) == std::vector<std::uint32_t>({0, 1, 6, 9, 15}));
-  CHECK(heads(10) == std::vector<std::uint32_t>({0, 1, 4, 6, 7, 9, 12, 15, 18}));
-  CHECK_EQ(heads(1000).size(), 20u);
 }
 
 }  // namespace

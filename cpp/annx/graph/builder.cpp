@@ -21,22 +21,6 @@ constexpr std::size_t kParentDraws = 64;
 
 }  // namespace
 
-std::vector<std::uint32_t> choose_entries(std::size_t count, std::uint64_t seed,
-                                          std::size_t most) {
-  std::vector<std::uint32_t> entries;
-  if (count == 0) return entries;
-  entries.push_back(0);
-  // Few enough that they cost less than the hops they save.
-  const std::size_t wanted = std::min(most, count / 16);
-  const Random random(seed, count);
-  for (std::size_t i = 0; i < wanted; ++i) {
-    entries.push_back(static_cast<std::uint32_t>(random.below(i, count)));
-  }
-  std::sort(entries.begin(), entries.end());
-  entries.erase(std::unique(entries.begin(), entries.end()), entries.end());
-  return entries;
-}
-
 Builder::Builder(const codec::RowCodec& rows, storage::Adjacency& graph,
                  BuildOptions options)
     : rows_(rows), graph_(graph), options_(options) {

@@ -44,12 +44,6 @@ struct BuildOptions {
   std::uint64_t seed = 0;
 };
 
-// Where searches begin: slot 0 and a random sample, drawn anew each time that the graph
-// doubles.
-inline constexpr std::size_t kMostEntries = 64;
-std::vector<std::uint32_t> choose_entries(std::size_t count, std::uint64_t seed,
-                                          std::size_t most = kMostEntries);
-
 class Builder {
  public:
   Builder(const codec::RowCodec& rows, storage::Adjacency& graph, BuildOptions options);

@@ -94,20 +94,4 @@ std::vector<Level> find_levels(const codec::RowCodec& rows, const LevelOptions& 
   }
 }
 
-std::vector<std::uint32_t> choose_heads(const std::vector<Level>& levels,
-                                        std::size_t count, std::size_t most) {
-  std::vector<std::uint32_t> heads = {0};
-  for (std::size_t number = levels.size(); number-- > 0 && heads.size() <= most;) {
-    const Level& level = levels[number];
-    const std::size_t size = level.slots.empty() ? count : level.slots.size();
-    const std::size_t taken = std::min(size, most + 1 - heads.size());
-    for (std::size_t i = 0; i < taken; ++i) {
-      heads.push_back(level.slot(i * size / taken));
-    }
-  }
-  std::sort(heads.begin(), heads.end());
-  heads.erase(std::unique(heads.begin(), heads.end()), heads.end());
-  return heads;
-}
-
 }  // namespace annx::graph

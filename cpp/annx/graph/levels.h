@@ -61,11 +61,4 @@ struct LevelOptions {
 std::vector<Level> find_levels(const codec::RowCodec& rows, const LevelOptions& options,
                                KnnGraph near, Monitor* monitor);
 
-// Where walks through a graph of these levels begin: slot 0 and up to `most` others,
-// rising, of the smallest levels, and evenly over the one that is not taken whole. They
-// have links from one cluster to others; of rows drawn from all, few do, and a walk
-// that begins in the wrong cluster ends there.
-std::vector<std::uint32_t> choose_heads(const std::vector<Level>& levels,
-                                        std::size_t count, std::size_t most);
-
 }  // namespace annx::graph

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "annx/base/error.h"
+#include "annx/graph/heads.h"
 #include "annx/graph/link_coder.h"
 #include "annx/graph/query_links.h"
 #include "annx/search/canonical.h"
@@ -22,7 +23,7 @@ constexpr std::size_t kLayoutSample = 64;
 // time that the rows have grown by the factor, until there are plenty.
 constexpr std::size_t kCodedDim = 16;
 constexpr std::size_t kCodedRows = 2048;
-constexpr std::size_t kRoots = 255;  // and slot 0
+constexpr std::size_t kRoots = 256;
 constexpr std::size_t kLearnAgain = 4;
 constexpr std::size_t kLearntEnough = 100000;
 // Rows of floats become 8-bit codes when there are so many to learn the grid from.
@@ -315,8 +316,10 @@ bool GraphIndex::link_at_once(RowsView rows, const std::int64_t* ids,
     }
     ShareMonitor choosing(monitor, 0.7, 1, n);
     builder.choose_links_from(levels, threads, &choosing);
-    heads = graph::choose_heads(levels, n, kRoots);
-    entries = graph::choose_heads(levels, n, std::min(graph::kMostEntries, n / 16));
+    heads = graph::choose_heads(rows_, levels, kRoots, options.threads);
+    entries.assign(heads.begin(),
+                   heads.begin() + static_cast<std::ptrdiff_t>(
+                                       std::min(heads.size(), graph::entries_of(n))));
   } catch (...) {
     undo();
     throw;
@@ -330,27 +333,22 @@ bool GraphIndex::link_at_once(RowsView rows, const std::int64_t* ids,
   return true;
 }
 
-// The heads of what was linked at once. Of those of before, which may be such, half
-// stay as the index grows, and others are drawn from all rows.
-storage::CodedLinks GraphIndex::choose_roots(const codec::LinkCodec& codec) {
+// The heads of what was linked at once. Of those of before, which may be such, the
+// first half stays as the index grows, and others come from all rows.
+storage::CodedLinks GraphIndex::choose_roots(const codec::LinkCodec& codec,
+                                             std::size_t threads) {
   std::vector<std::uint32_t> slots = std::exchange(heads_, {});
   if (slots.empty()) {
-    const bool again = codec_ != nullptr;
-    if (again) {
-      for (const std::byte* group = roots_.record(0); group != nullptr;
-           group = roots_.next(group)) {
-        const std::uint32_t* words = storage::CodedLinks::words(group);
-        for (std::size_t lane = 0; lane < kernels::kLinkGroup; lane += 2) {
-          const std::uint32_t slot = words[lane] & storage::kSlotMask;
-          if (slot < ids_.slots()) slots.push_back(slot);
-        }
+    const std::byte* group = codec_ != nullptr ? roots_.record(0) : nullptr;
+    for (; group != nullptr && slots.size() < kRoots / 2; group = roots_.next(group)) {
+      const std::uint32_t* words = storage::CodedLinks::words(group);
+      for (std::size_t lane = 0; lane < kernels::kLinkGroup; ++lane) {
+        const std::uint32_t slot = words[lane] & storage::kSlotMask;
+        if (slot < ids_.slots()) slots.push_back(slot);
       }
     }
-    const auto drawn = graph::choose_entries(ids_.slots(), options_.build.seed,
-                                             again ? kRoots / 2 : kRoots);
-    slots.insert(slots.end(), drawn.begin(), drawn.end());
-    std::sort(slots.begin(), slots.end());
-    slots.erase(std::unique(slots.begin(), slots.end()), slots.end());
+    graph::spread_drawn(rows_, ids_.slots(), options_.build.seed, kRoots, threads,
+                        slots);
   }
   return graph::code_roots(rows_, codec, slots);
 }
@@ -369,7 +367,7 @@ void GraphIndex::update_codes(std::size_t threads, Monitor* monitor) {
                                          resolve_threads(threads));
     if (monitor != nullptr) monitor->poll(0, 1);
     if (codec != nullptr) {
-      storage::CodedLinks roots = choose_roots(*codec);
+      storage::CodedLinks roots = choose_roots(*codec, resolve_threads(threads));
       const auto lock = lock_.write();
       if (options_.narrow) rows_.narrow(linked_pairs(count));
       coded_ = storage::CodedLinks(codec->parts());
@@ -384,7 +382,7 @@ void GraphIndex::update_codes(std::size_t threads, Monitor* monitor) {
   }
   if (codec_ == nullptr) return;
   if (count >= 2 * roots_at_) {
-    storage::CodedLinks roots = choose_roots(*codec_);
+    storage::CodedLinks roots = choose_roots(*codec_, resolve_threads(threads));
     const auto lock = lock_.write();
     roots_ = std::move(roots);
     roots_at_ = count;
@@ -440,7 +438,9 @@ void GraphIndex::refine(std::size_t count) {
   rows_.refine_centre();
   rows_.refine_layout(count >= kFirstRefinement ? linked_pairs(count)
                                                 : nearest_pairs());
-  if (count != 0) entries_ = graph::choose_entries(count, options_.build.seed);
+  entries_.clear();
+  graph::spread_drawn(rows_, count, options_.build.seed, graph::entries_of(count), 1,
+                      entries_);
   refined_at_ = rows_.size();
 }
 

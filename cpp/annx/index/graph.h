@@ -146,7 +146,7 @@ class GraphIndex {
   void check_links() const;
   void learn_grid(RowsView to_come);
   void refine(std::size_t count);
-  storage::CodedLinks choose_roots(const codec::LinkCodec& codec);
+  storage::CodedLinks choose_roots(const codec::LinkCodec& codec, std::size_t threads);
   void update_codes(std::size_t threads, Monitor* monitor);
   void link_queries(RowsView queries, std::size_t threads, Monitor* monitor);
   void update_growth(RowsView queries);

@@ -21,17 +21,21 @@ from annx.reference.random import Random
 __all__ = [
     "GraphIndex",
     "beam_search",
-    "choose_entries",
     "choose_heads",
     "choose_listed",
+    "entries_of",
     "find_levels",
     "link_lists",
     "measure_growth",
     "select_neighbours",
+    "spread",
+    "spread_drawn",
 ]
 
 BATCH = 512
 ENTRIES = 64
+DRAWN = 16
+MOST_CANDIDATES = 8192
 FIRST_REFINEMENT = 64
 # Of levels: a level holds a sixteenth of the one below, and four of each component.
 SAMPLED = 16
@@ -230,19 +234,67 @@ def select_neighbours(
     return chosen
 
 
-def choose_entries(count: int, seed: int) -> list[int]:
-    """Return where walks begin: slot 0 and up to 64 random slots, rising.
+def spread(rows: Any, candidates: list[int], count: int, heads: list[int]) -> None:
+    """Add candidates to `heads` until it has `count`, each far from all before it.
+
+    Parameters
+    ----------
+    rows : array_like, shape (n, dim)
+    candidates : list of int
+        Slots.
+    count : int
+    heads : list of int
+        Slots, at least one. Fewer than `count` come out where every candidate that is
+        left equals a head.
+
+    Notes
+    -----
+    Each time the candidate of the greatest distance from the nearest head is taken, the
+    first of those that are equally far. No choice of as many rows leaves all candidates
+    within half of what this leaves. O(count n dim).
+
+    References
+    ----------
+    Gonzalez, "Clustering to minimize the maximum intercluster distance", 1985.
 
     Examples
     --------
-    >>> choose_entries(1, 0)
-    [0]
+    >>> heads = [0]
+    >>> spread([[0.0], [1.0], [9.0], [5.0], [5.0]], [1, 2, 3, 4], 3, heads)
+    >>> heads
+    [0, 2, 3]
     """
-    if count == 0:
-        return []
-    random = Random(seed, count)
-    drawn = [int(random.below(i, count)) for i in range(min(ENTRIES, count // 16))]
-    return sorted({0, *drawn})
+    rows = np.asarray(rows, np.float64)
+    near = pairwise_distances(rows[candidates], rows[heads]).min(axis=1, initial=np.inf)
+    while len(heads) < count and len(near) and near.max() > 0:
+        heads.append(candidates[int(near.argmax())])
+        near = np.minimum(near, pairwise_distances(rows[candidates], rows[heads[-1:]])[:, 0])
+
+
+def spread_drawn(
+    rows: Any, used: int, seed: int, count: int, heads: list[int]
+) -> list[int]:
+    """Return heads, to which are added, far apart, some drawn from the first `used` rows.
+
+    Without any, slot 0 is the first. Sixteen are drawn for each that is asked for.
+
+    Examples
+    --------
+    >>> spread_drawn([[0.0], [1.0], [9.0]], 3, 0, 2, [])
+    [0, 2]
+    """
+    if used == 0:
+        return heads
+    random = Random(seed, used)
+    drawn = {int(random.below(i, used)) for i in range(DRAWN * count)}
+    heads = heads or [0]
+    spread(rows, sorted(drawn), count, heads)
+    return heads
+
+
+def entries_of(count: int) -> int:
+    """Return how many slots a walk without codes begins from."""
+    return 1 + min(ENTRIES, count // 16)
 
 
 Level = dict[int, list[int]]
@@ -311,25 +363,23 @@ def find_levels(lists: list[list[int]], keys: Any, seed: int) -> list[Level]:
         levels.append(level)
 
 
-def choose_heads(levels: list[Level], most: int) -> list[int]:
-    """Return where walks through a graph of levels begin: slot 0 and the top levels.
+def choose_heads(rows: Any, levels: list[Level], count: int) -> list[int]:
+    """Return where walks begin in a graph of levels: slot 0 and others far apart.
 
-    Of the smallest levels up to `most` slots, rising, and evenly over the level that is
-    not taken whole. They have links from one cluster to others, which of slots drawn
-    from all few do.
+    They are of the first level above all slots, which has links from one cluster to
+    others.
 
     Examples
     --------
     >>> near: Level = {slot: [] for slot in range(8)}
-    >>> choose_heads([near, {2: [], 5: [], 7: []}], 2)
-    [0, 2, 5]
+    >>> choose_heads(np.arange(8.0)[:, None], [near, {2: [], 5: [], 6: []}], 3)
+    [0, 6, 2]
     """
+    slots = sorted(levels[min(1, len(levels) - 1)])
+    taken = min(len(slots), MOST_CANDIDATES)
     heads = [0]
-    for level in reversed(levels):
-        slots = sorted(level)
-        taken = min(len(slots), most + 1 - len(heads))
-        heads += [slots[i * len(slots) // taken] for i in range(taken)]
-    return sorted(set(heads))
+    spread(rows, [slots[i * len(slots) // taken] for i in range(taken)], count, heads)
+    return heads
 
 
 def choose_listed(
@@ -607,7 +657,9 @@ class GraphIndex:
         if len(self.vectors) >= max(FIRST_REFINEMENT, 2 * self._refined_at):
             self.centre = self.vectors.mean(axis=0)
             if first:
-                self.entries = choose_entries(first, self.seed)
+                self.entries = spread_drawn(
+                    self._item_rows(), first, self.seed, entries_of(first), []
+                )
             self._refined_at = len(self.vectors)
         batch = range(first, len(self.vectors))
 
@@ -652,7 +704,9 @@ class GraphIndex:
             keys = self._keys(node, earlier)
             parents[node] = min(zip(keys.tolist(), earlier, strict=True))[1]
         self._link_back(nodes, dict(zip(nodes, links, strict=True)), parents)
-        self.entries = choose_heads(levels, min(ENTRIES, len(rows) // 16))
+        self.entries = choose_heads(
+            self._item_rows(), levels, entries_of(len(rows))
+        )
         self._refined_at = len(rows)
 
     def _adapt(self, queries: Any) -> None:

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where walks begin. Rows drawn at random lie where most rows do, and a query that
+// belongs to a small cluster apart begins, and often ends, in another one. So the
+// heads are far from one another: each is the candidate farthest from all before it
+// (farthest-first traversal: Gonzalez, "Clustering to minimize the maximum intercluster
+// distance", 1985), within twice of the best cover that so many rows can be.
+//
+// Cost: a distance for each head and candidate; memory: the candidates' vectors.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "annx/codec/row_codec.h"
+#include "annx/graph/levels.h"
+
+namespace annx::graph {
+
+// Heads besides slot 0 of a graph without codes, where each costs a row's distance.
+inline constexpr std::size_t kMostEntries = 64;
+
+// Adds candidates to `heads`, which is not empty, until it has `count`: each time the
+// one farthest from all heads, the first of those that are equally far. Fewer where no
+// candidate is left that differs from every head.
+void spread(const codec::RowCodec& rows, std::span<const std::uint32_t> candidates,
+            std::size_t count, std::size_t threads, std::vector<std::uint32_t>& heads);
+
+// Adds to `heads`, in the same way, of rows drawn from the first `rows_used`; begins
+// with slot 0 if there are none.
+void spread_drawn(const codec::RowCodec& rows, std::size_t rows_used,
+                  std::uint64_t seed, std::size_t count, std::size_t threads,
+                  std::vector<std::uint32_t>& heads);
+
+// The same for a graph that was linked level by level: slot 0 and others of the first
+// level above all rows, which have links from one cluster to others.
+std::vector<std::uint32_t> choose_heads(const codec::RowCodec& rows,
+                                        const std::vector<Level>& levels,
+                                        std::size_t count, std::size_t threads);
+
+// Of so many rows: few enough that they cost less than the hops they save.
+inline std::size_t entries_of(std::size_t rows) {
+  return 1 + (rows / 16 < kMostEntries ? rows / 16 : kMostEntries);
+}
+
+}  // namespace annx::graph
