@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import annx
+from annx.reference.graph import spread_drawn
 
 
 @pytest.fixture(scope="module")
@@ -477,6 +478,31 @@ def test_walks_find_the_way_into_clusters(storage, dim, clusters, width, ef, see
     # did when walks began at rows drawn from all.
     assert hits.count(0) <= 2
     assert np.mean(hits) > 9.7
+
+
+@pytest.mark.parametrize(("metric", "dtype"), [("l2", "float32"), ("ip", "uint8")])
+def test_walks_begin_at_the_heads_of_the_reference(metric, dtype):
+    """By whole numbers, so that no distance is rounded."""
+    rng = np.random.default_rng(4)
+    centres = rng.integers(0, 200, (40, 16))
+    rows = centres[rng.integers(0, 40, 3000)] + rng.integers(0, 9, (3000, 16))
+    index = annx.GraphIndex(16, metric=metric, dtype=dtype, seed=3)
+    index.add(rows.astype(dtype))
+    heads = index._native.link_codes(-1)[0].tolist()
+    vectors = rows.astype(np.float64)
+    assert heads == spread_drawn(vectors, 3000, 3, 256, [])
+
+
+def test_walks_begin_in_every_cluster():
+    rng = np.random.default_rng(5)
+    which = rng.choice(150, 20000, p=rng.dirichlet(np.full(150, 0.7)))
+    centres = rng.standard_normal((150, 24))
+    vectors = centres[which] + 0.1 * rng.standard_normal((20000, 24))
+    index = annx.GraphIndex.build(vectors.astype(np.float32), threads=1)
+    heads = index._native.link_codes(-1)[0]
+    rows = np.bincount(which, minlength=150)
+    # A cluster of six has all of five chances to be among the candidates.
+    assert set(np.flatnonzero(rows > 5)) <= set(which[heads].tolist())
 
 
 def test_walks_begin_where_they_did_when_a_saved_index_grows(tmp_path):

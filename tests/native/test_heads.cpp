@@ -38,8 +38,7 @@ ANNX_TEST(heads_are_the_farthest_from_all_before) {
   CHECK(spread_of(rows, {0, 6}, 5, {0}) == Slots({0}));
   CHECK(spread_of(rows, {}, 5, {3}) == Slots({3}));
   const float most = std::numeric_limits<float>::max();
-  CHECK(spread_of(line({most, -most, 0, 1}), {1, 2, 3}, 4, {0}) ==
-        Slots({0, 1, 2, 3}));
+  CHECK(spread_of(line({most, -most, 0, 1}), {1, 2, 3}, 4, {0}) == Slots({0, 1, 2, 3}));
 }
 
 ANNX_TEST(heads_are_the_same_on_any_number_of_threads) {
@@ -60,7 +59,7 @@ ANNX_TEST(heads_are_the_same_on_any_number_of_threads) {
   CHECK(none.empty());
 }
 
-ANNX_TEST(heads_of_levels_are_of_the_first_one_above) {
+ANNX_TEST(heads_of_levels_are_of_all_rows_if_those_are_few) {
   const auto rows = line({0, 1, 2, 3, 4, 5, 6, 20});
   std::vector<Level> levels(1);
   CHECK(choose_heads(rows, levels, 2, 1) == Slots({0, 7}));
@@ -68,8 +67,24 @@ ANNX_TEST(heads_of_levels_are_of_the_first_one_above) {
   levels[1].slots = {2, 5, 6};
   levels[2].slots = {5};
   CHECK(choose_heads(rows, levels, 1, 1) == Slots({0}));
-  CHECK(choose_heads(rows, levels, 3, 1) == Slots({0, 6, 2}));
-  CHECK(choose_heads(rows, levels, 100, 1) == Slots({0, 6, 2, 5}));
+  CHECK(choose_heads(rows, levels, 3, 1) == Slots({0, 7, 6}));
+  CHECK_EQ(choose_heads(rows, levels, 100, 1).size(), std::size_t{8});
+}
+
+ANNX_TEST(heads_of_many_rows_are_of_the_first_level) {
+  std::vector<float> places(20000);
+  for (std::size_t i = 0; i < places.size(); ++i) places[i] = static_cast<float>(i);
+  const auto rows = line(places);
+  std::vector<Level> levels(2);
+  for (std::uint32_t slot = 1; slot < 20000; slot += 1 + slot % 7 / 6) {
+    levels[1].slots.push_back(slot);
+  }
+  CHECK(levels[1].slots.size() > 16384);
+  const Slots heads = choose_heads(rows, levels, 50, 1);
+  CHECK_EQ(heads.size(), std::size_t{50});
+  for (std::size_t i = 1; i < heads.size(); ++i) {
+    CHECK(levels[1].place(heads[i]) != kNoSlot);
+  }
 }
 
 }  // namespace

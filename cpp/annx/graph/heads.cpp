@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "annx/base/parallel.h"
 #include "annx/base/random.h"
@@ -13,42 +14,68 @@ namespace {
 
 // So many candidates are drawn for each head; and at most so many are looked at.
 constexpr std::size_t kDrawn = 16;
-constexpr std::size_t kMostCandidates = 8192;
+constexpr std::size_t kMostCandidates = 16384;
 constexpr std::size_t kRange = 512;
+
+// A candidate, and how far it is from the nearest of the heads that it has met.
+struct Waiting {
+  float far = std::numeric_limits<float>::infinity();
+  std::size_t met = 0;
+  std::size_t place = 0;
+
+  void meet(const float* row, const float* heads, std::size_t count, std::size_t dim,
+            std::vector<float>& fresh) {
+    fresh.resize(count - met);
+    kernels::active().float_rows[kernels::kOpL2][0](
+        row, reinterpret_cast<const std::byte*>(heads + met * dim), dim * sizeof(float),
+        count - met, dim, fresh.data());
+    for (const float distance : fresh) far = std::min(far, distance);
+    met = count;
+  }
+  // The first of those that are equally far is the greatest.
+  bool operator<(const Waiting& other) const {
+    return far != other.far ? far < other.far : place > other.place;
+  }
+};
 
 }  // namespace
 
 void spread(const codec::RowCodec& rows, std::span<const std::uint32_t> candidates,
             std::size_t count, std::size_t threads, std::vector<std::uint32_t>& heads) {
-  const auto distances = kernels::active().float_rows[kernels::kOpL2][0];
   const std::size_t dim = rows.dim();
   const std::size_t n = candidates.size();
   if (heads.size() >= count || n == 0) return;
-  std::vector<float> vectors(n * dim), head(dim);
-  std::vector<float> least(n, std::numeric_limits<float>::infinity());
-  parallel_for(n, threads, kRange,
-               [&](std::size_t begin, std::size_t end, std::size_t) {
-                 for (std::size_t i = begin; i < end; ++i) {
-                   rows.vector(candidates[i], vectors.data() + i * dim);
-                 }
-               });
-  for (std::size_t number = 0;; ++number) {
-    rows.vector(heads[number], head.data());
-    parallel_for(
-        n, threads, kRange, [&](std::size_t begin, std::size_t end, std::size_t) {
-          float fresh[kRange];
-          distances(head.data(),
-                    reinterpret_cast<const std::byte*>(vectors.data() + begin * dim),
-                    dim * sizeof(float), end - begin, dim, fresh);
-          for (std::size_t i = begin; i < end; ++i) {
-            least[i] = std::min(least[i], fresh[i - begin]);
-          }
-        });
-    if (number + 1 < heads.size()) continue;
-    const auto farthest = std::max_element(least.begin(), least.end());
-    if (!(*farthest > 0)) return;
-    heads.push_back(candidates[static_cast<std::size_t>(farthest - least.begin())]);
-    if (heads.size() == count) return;
+  std::vector<float> vectors(count * dim);
+  for (std::size_t h = 0; h < heads.size(); ++h) {
+    rows.vector(heads[h], vectors.data() + h * dim);
+  }
+  // Distances only shrink as heads come, so what a candidate had with fewer of them
+  // says how far it may be at most: those of the rest are not asked for.
+  std::vector<Waiting> waiting(n);
+  parallel_for(
+      n, threads, kRange, [&](std::size_t begin, std::size_t end, std::size_t) {
+        std::vector<float> row(dim), fresh;
+        for (std::size_t i = begin; i < end; ++i) {
+          rows.vector(candidates[i], row.data());
+          waiting[i].place = i;
+          waiting[i].meet(row.data(), vectors.data(), heads.size(), dim, fresh);
+        }
+      });
+  std::make_heap(waiting.begin(), waiting.end());
+  std::vector<float> row(dim), fresh;
+  while (heads.size() < count && waiting.front().far > 0) {
+    std::pop_heap(waiting.begin(), waiting.end());
+    Waiting& farthest = waiting.back();
+    const std::uint32_t slot = candidates[farthest.place];
+    rows.vector(slot, row.data());
+    if (farthest.met == heads.size()) {
+      std::copy_n(row.data(), dim, vectors.data() + heads.size() * dim);
+      heads.push_back(slot);
+      farthest.far = 0;
+    } else {
+      farthest.meet(row.data(), vectors.data(), heads.size(), dim, fresh);
+    }
+    std::push_heap(waiting.begin(), waiting.end());
   }
 }
 
@@ -70,12 +97,19 @@ void spread_drawn(const codec::RowCodec& rows, std::size_t rows_used,
 std::vector<std::uint32_t> choose_heads(const codec::RowCodec& rows,
                                         const std::vector<Level>& levels,
                                         std::size_t count, std::size_t threads) {
-  const Level& level = levels[levels.size() > 1 ? 1 : 0];
-  const std::size_t size = level.slots.empty() ? rows.size() : level.slots.size();
-  std::vector<std::uint32_t> candidates(std::min(size, kMostCandidates));
-  for (std::size_t i = 0; i < candidates.size(); ++i) {
-    candidates[i] = level.slot(i * size / candidates.size());
-  }
+  std::vector<std::uint32_t> candidates;
+  // Up to `most` of a level, evenly.
+  const auto take = [&](const Level& level, std::size_t most) {
+    const std::size_t size = level.slots.empty() ? rows.size() : level.slots.size();
+    const std::size_t taken = std::min(size, most);
+    for (std::size_t i = 0; i < taken; ++i) {
+      candidates.push_back(level.slot(i * size / taken));
+    }
+  };
+  if (levels.size() > 1) take(levels[1], kMostCandidates);
+  take(levels[0], kMostCandidates - candidates.size());
+  std::sort(candidates.begin(), candidates.end());
+  candidates.erase(std::unique(candidates.begin(), candidates.end()), candidates.end());
   std::vector<std::uint32_t> heads = {0};
   spread(rows, candidates, count, threads, heads);
   return heads;

@@ -35,7 +35,7 @@ __all__ = [
 BATCH = 512
 ENTRIES = 64
 DRAWN = 16
-MOST_CANDIDATES = 8192
+MOST_CANDIDATES = 16384
 FIRST_REFINEMENT = 64
 # Of levels: a level holds a sixteenth of the one below, and four of each component.
 SAMPLED = 16
@@ -268,7 +268,9 @@ def spread(rows: Any, candidates: list[int], count: int, heads: list[int]) -> No
     near = pairwise_distances(rows[candidates], rows[heads]).min(axis=1, initial=np.inf)
     while len(heads) < count and len(near) and near.max() > 0:
         heads.append(candidates[int(near.argmax())])
-        near = np.minimum(near, pairwise_distances(rows[candidates], rows[heads[-1:]])[:, 0])
+        near = np.minimum(
+            near, pairwise_distances(rows[candidates], rows[heads[-1:]])[:, 0]
+        )
 
 
 def spread_drawn(
@@ -367,18 +369,21 @@ def choose_heads(rows: Any, levels: list[Level], count: int) -> list[int]:
     """Return where walks begin in a graph of levels: slot 0 and others far apart.
 
     They are of the first level above all slots, which has links from one cluster to
-    others.
+    others, and evenly of all slots up to 16,384 in all.
 
     Examples
     --------
     >>> near: Level = {slot: [] for slot in range(8)}
     >>> choose_heads(np.arange(8.0)[:, None], [near, {2: [], 5: [], 6: []}], 3)
-    [0, 6, 2]
+    [0, 7, 3]
     """
-    slots = sorted(levels[min(1, len(levels) - 1)])
-    taken = min(len(slots), MOST_CANDIDATES)
+    candidates: list[int] = []
+    for level in levels[1:2] + levels[:1]:
+        slots = sorted(level)
+        taken = min(len(slots), MOST_CANDIDATES - len(candidates))
+        candidates += [slots[i * len(slots) // taken] for i in range(taken)]
     heads = [0]
-    spread(rows, [slots[i * len(slots) // taken] for i in range(taken)], count, heads)
+    spread(rows, sorted(set(candidates)), count, heads)
     return heads
 
 
@@ -704,9 +709,7 @@ class GraphIndex:
             keys = self._keys(node, earlier)
             parents[node] = min(zip(keys.tolist(), earlier, strict=True))[1]
         self._link_back(nodes, dict(zip(nodes, links, strict=True)), parents)
-        self.entries = choose_heads(
-            self._item_rows(), levels, entries_of(len(rows))
-        )
+        self.entries = choose_heads(self._item_rows(), levels, entries_of(len(rows)))
         self._refined_at = len(rows)
 
     def _adapt(self, queries: Any) -> None:
