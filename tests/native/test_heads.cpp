@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -59,32 +60,36 @@ ANNX_TEST(heads_are_the_same_on_any_number_of_threads) {
   CHECK(none.empty());
 }
 
-ANNX_TEST(heads_of_levels_are_of_all_rows_if_those_are_few) {
+ANNX_TEST(entries_are_of_the_first_level_and_heads_of_all_rows) {
   const auto rows = line({0, 1, 2, 3, 4, 5, 6, 20});
   std::vector<Level> levels(1);
-  CHECK(choose_heads(rows, levels, 2, 1) == Slots({0, 7}));
+  CHECK(choose_entries(rows, levels, 2, 1) == Slots({0, 7}));
   levels.resize(3);
   levels[1].slots = {2, 5, 6};
   levels[2].slots = {5};
-  CHECK(choose_heads(rows, levels, 1, 1) == Slots({0}));
-  CHECK(choose_heads(rows, levels, 3, 1) == Slots({0, 7, 6}));
-  CHECK_EQ(choose_heads(rows, levels, 100, 1).size(), std::size_t{8});
+  CHECK(choose_entries(rows, levels, 1, 1) == Slots({0}));
+  CHECK(choose_entries(rows, levels, 100, 1) == Slots({0, 6, 2, 5}));
+  CHECK(choose_heads(rows, levels, 4, 1, {0, 6}) == Slots({0, 6, 7, 3}));
+  CHECK_EQ(choose_heads(rows, levels, 100, 1, {0}).size(), std::size_t{8});
 }
 
-ANNX_TEST(heads_of_many_rows_are_of_the_first_level) {
+ANNX_TEST(heads_of_many_rows_are_evenly_of_all_and_of_the_first_level) {
   std::vector<float> places(20000);
   for (std::size_t i = 0; i < places.size(); ++i) places[i] = static_cast<float>(i);
   const auto rows = line(places);
   std::vector<Level> levels(2);
-  for (std::uint32_t slot = 1; slot < 20000; slot += 1 + slot % 7 / 6) {
+  for (std::uint32_t slot = 7; slot < 10000; slot += 2) {
     levels[1].slots.push_back(slot);
   }
-  CHECK(levels[1].slots.size() > 16384);
-  const Slots heads = choose_heads(rows, levels, 50, 1);
-  CHECK_EQ(heads.size(), std::size_t{50});
-  for (std::size_t i = 1; i < heads.size(); ++i) {
-    CHECK(levels[1].place(heads[i]) != kNoSlot);
+  const Slots entries = choose_entries(rows, levels, 50, 1);
+  CHECK_EQ(entries.size(), std::size_t{50});
+  for (std::size_t i = 1; i < entries.size(); ++i) {
+    CHECK(levels[1].place(entries[i]) != kNoSlot);
   }
+  const Slots heads = choose_heads(rows, levels, 100, 1, entries);
+  CHECK_EQ(heads.size(), std::size_t{100});
+  for (std::size_t i = 0; i < 50; ++i) CHECK_EQ(heads[i], entries[i]);
+  CHECK(*std::max_element(heads.begin(), heads.end()) > 19900);
 }
 
 }  // namespace

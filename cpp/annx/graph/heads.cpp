@@ -38,6 +38,17 @@ struct Waiting {
   }
 };
 
+// Up to `most` slots of a level, of all `rows` if it is the lowest.
+std::vector<std::uint32_t> evenly(const Level& level, std::size_t rows,
+                                  std::size_t most) {
+  const std::size_t size = level.slots.empty() ? rows : level.slots.size();
+  std::vector<std::uint32_t> slots(std::min(size, most));
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    slots[i] = level.slot(i * size / slots.size());
+  }
+  return slots;
+}
+
 }  // namespace
 
 void spread(const codec::RowCodec& rows, std::span<const std::uint32_t> candidates,
@@ -94,25 +105,29 @@ void spread_drawn(const codec::RowCodec& rows, std::size_t rows_used,
   spread(rows, drawn, count, threads, heads);
 }
 
+std::vector<std::uint32_t> choose_entries(const codec::RowCodec& rows,
+                                          const std::vector<Level>& levels,
+                                          std::size_t count, std::size_t threads) {
+  std::vector<std::uint32_t> entries = {0};
+  const Level& level = levels[levels.size() > 1 ? 1 : 0];
+  spread(rows, evenly(level, rows.size(), kMostCandidates), count, threads, entries);
+  return entries;
+}
+
 std::vector<std::uint32_t> choose_heads(const codec::RowCodec& rows,
                                         const std::vector<Level>& levels,
-                                        std::size_t count, std::size_t threads) {
-  std::vector<std::uint32_t> candidates;
-  // Up to `most` of a level, evenly.
-  const auto take = [&](const Level& level, std::size_t most) {
-    const std::size_t size = level.slots.empty() ? rows.size() : level.slots.size();
-    const std::size_t taken = std::min(size, most);
-    for (std::size_t i = 0; i < taken; ++i) {
-      candidates.push_back(level.slot(i * size / taken));
-    }
-  };
-  if (levels.size() > 1) take(levels[1], kMostCandidates);
-  take(levels[0], kMostCandidates - candidates.size());
+                                        std::size_t count, std::size_t threads,
+                                        std::vector<std::uint32_t> entries) {
+  std::vector<std::uint32_t> candidates =
+      evenly(levels[0], rows.size(), kMostCandidates / 2);
+  if (levels.size() > 1) {
+    const auto others = evenly(levels[1], rows.size(), kMostCandidates / 2);
+    candidates.insert(candidates.end(), others.begin(), others.end());
+  }
   std::sort(candidates.begin(), candidates.end());
   candidates.erase(std::unique(candidates.begin(), candidates.end()), candidates.end());
-  std::vector<std::uint32_t> heads = {0};
-  spread(rows, candidates, count, threads, heads);
-  return heads;
+  spread(rows, candidates, count, threads, entries);
+  return entries;
 }
 
 }  // namespace annx::graph

@@ -35,11 +35,16 @@ void spread_drawn(const codec::RowCodec& rows, std::size_t rows_used,
                   std::vector<std::uint32_t>& heads);
 
 // The same for a graph that was linked level by level: slot 0, and others of the first
-// level above all rows, which have links from one cluster to others; and, while those
-// are few, of all rows.
+// level above all rows, which have links from one cluster to others.
+std::vector<std::uint32_t> choose_entries(const codec::RowCodec& rows,
+                                          const std::vector<Level>& levels,
+                                          std::size_t count, std::size_t threads);
+
+// These and more: also of rows on no level, of which a small cluster may consist.
 std::vector<std::uint32_t> choose_heads(const codec::RowCodec& rows,
                                         const std::vector<Level>& levels,
-                                        std::size_t count, std::size_t threads);
+                                        std::size_t count, std::size_t threads,
+                                        std::vector<std::uint32_t> entries);
 
 // Of so many rows: few enough that they cost less than the hops they save.
 inline std::size_t entries_of(std::size_t rows) {

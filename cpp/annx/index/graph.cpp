@@ -316,10 +316,9 @@ bool GraphIndex::link_at_once(RowsView rows, const std::int64_t* ids,
     }
     ShareMonitor choosing(monitor, 0.7, 1, n);
     builder.choose_links_from(levels, threads, &choosing);
-    heads = graph::choose_heads(rows_, levels, kRoots, options.threads);
-    entries.assign(heads.begin(),
-                   heads.begin() + static_cast<std::ptrdiff_t>(
-                                       std::min(heads.size(), graph::entries_of(n))));
+    entries =
+        graph::choose_entries(rows_, levels, graph::entries_of(n), options.threads);
+    heads = graph::choose_heads(rows_, levels, kRoots, options.threads, entries);
   } catch (...) {
     undo();
     throw;

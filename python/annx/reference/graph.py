@@ -21,7 +21,7 @@ from annx.reference.random import Random
 __all__ = [
     "GraphIndex",
     "beam_search",
-    "choose_heads",
+    "choose_entries",
     "choose_listed",
     "entries_of",
     "find_levels",
@@ -276,7 +276,7 @@ def spread(rows: Any, candidates: list[int], count: int, heads: list[int]) -> No
 def spread_drawn(
     rows: Any, used: int, seed: int, count: int, heads: list[int]
 ) -> list[int]:
-    """Return heads, to which are added, far apart, some drawn from the first `used` rows.
+    """Return `heads` and, far from them, some drawn from the first `used` rows.
 
     Without any, slot 0 is the first. Sixteen are drawn for each that is asked for.
 
@@ -365,26 +365,23 @@ def find_levels(lists: list[list[int]], keys: Any, seed: int) -> list[Level]:
         levels.append(level)
 
 
-def choose_heads(rows: Any, levels: list[Level], count: int) -> list[int]:
+def choose_entries(rows: Any, levels: list[Level], count: int) -> list[int]:
     """Return where walks begin in a graph of levels: slot 0 and others far apart.
 
     They are of the first level above all slots, which has links from one cluster to
-    others, and evenly of all slots up to 16,384 in all.
+    others.
 
     Examples
     --------
     >>> near: Level = {slot: [] for slot in range(8)}
-    >>> choose_heads(np.arange(8.0)[:, None], [near, {2: [], 5: [], 6: []}], 3)
-    [0, 7, 3]
+    >>> choose_entries(np.arange(8.0)[:, None], [near, {2: [], 5: [], 6: []}], 3)
+    [0, 6, 2]
     """
-    candidates: list[int] = []
-    for level in levels[1:2] + levels[:1]:
-        slots = sorted(level)
-        taken = min(len(slots), MOST_CANDIDATES - len(candidates))
-        candidates += [slots[i * len(slots) // taken] for i in range(taken)]
-    heads = [0]
-    spread(rows, sorted(set(candidates)), count, heads)
-    return heads
+    slots = sorted(levels[min(1, len(levels) - 1)])
+    taken = min(len(slots), MOST_CANDIDATES)
+    entries = [0]
+    spread(rows, [slots[i * len(slots) // taken] for i in range(taken)], count, entries)
+    return entries
 
 
 def choose_listed(
