@@ -58,6 +58,12 @@ def speed_key(clock: str) -> str:
     return "qps" if clock == "wall" else "qps_cpu"
 
 
+def recall_at(point: dict[str, Any], target: float) -> float:
+    """A point's recall as it counts for a target: the strict one from 0.999 on."""
+    key = "recall_strict" if target >= STRICT_FROM else "recall"
+    return float(point[key])
+
+
 def variants(result: Result) -> list[str]:
     """Names of the competitors, in the order they were built."""
     return list(dict.fromkeys(one["variant"] for one in result["indexes"]))
@@ -87,13 +93,7 @@ def summary(result: Result, mode: str, *, clock: str = "wall") -> list[dict[str,
             continue
         speeds = {
             target: speed_at(
-                [
-                    (
-                        p["recall_strict" if target >= STRICT_FROM else "recall"],
-                        p[speed_key(clock)],
-                    )
-                    for p in points
-                ],
+                [(recall_at(p, target), p[speed_key(clock)]) for p in points],
                 target,
             )
             for target in targets
