@@ -22,9 +22,9 @@ from bench.ann import data  # noqa: E402
 
 
 def load_set(name):
-    """Base and query vectors of a set, as float32."""
+    """Base and query vectors of a set, as float32, and its metric."""
     found = data.load(name)
-    return found.base, found.queries
+    return found.base, found.queries, found.metric
 
 
 def load_base(name):
