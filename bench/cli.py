@@ -430,7 +430,8 @@ def _plot(options: argparse.Namespace) -> int:
     stems = [path.with_suffix("") for path in options.results]
     if options.merge:
         results = [report.merge(results)]
-        stems = [stems[0].with_name(f"{results[0]['dataset']['name']}-merged")]
+        name = report.file_name(results[0]["dataset"]["name"])
+        stems = [stems[0].with_name(f"{name}-merged")]
     for result, stem in zip(results, stems, strict=False):
         if options.out is not None:
             options.out.mkdir(parents=True, exist_ok=True)

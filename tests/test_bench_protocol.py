@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,7 @@ def flat() -> adapter.Algorithm:
 def test_every_configuration_is_complete() -> None:
     names = [one.name for one in adapter.algorithms()]
     assert names[0] == "annx"
-    assert {"faiss", "hnswlib", "usearch", "rabitqlib", "scann", "numpy_flat"} <= set(
-        names
-    )
+    assert {"faiss", "hnswlib", "usearch", "rabitqlib", "scann", "zvec"} <= set(names)
     for one in adapter.algorithms():
         assert one.source
         assert (one.folder / "module.py").exists()
@@ -107,6 +106,21 @@ def test_worker_builds_measures_and_ends(tmp_path: Path, tiny: Dataset) -> None:
         assert ids is not None
         assert ids.max() < 200
     assert client._process.returncode == 0
+
+
+def test_worker_keeps_its_temporary_files_where_they_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import tempfile; print(tempfile.gettempdir())"
+    started = subprocess.Popen
+
+    def instead(command: list[str], **options: Any) -> Any:
+        assert command[1:] == ["-m", "bench.ann.worker"]
+        return started([command[0], "-c", code], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", instead)
+    with Client(tmp_path, "scratch") as client:
+        assert client._read_line(60.0).decode().strip() == str(tmp_path)
 
 
 def test_dead_worker_is_an_error_with_its_last_words(tmp_path: Path) -> None:
@@ -194,6 +208,9 @@ def test_sweep_commits_points_that_a_comparison_reads_back(
     assert len(merged["points"]) == len(result["points"]) + len(compared["points"])
     other = {**compared, "dataset": {**compared["dataset"], "rows": 1}}
     with pytest.raises(ValueError, match="do not go together"):
+        report.merge([result, other])
+    other = {**compared, "protocol": {**compared["protocol"], "k": 100}}
+    with pytest.raises(ValueError, match="k = 100 and with k = 10 do not go"):
         report.merge([result, other])
 
 
