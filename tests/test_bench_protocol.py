@@ -434,6 +434,17 @@ def test_command_line_tells_what_is_wrong_with_files(
     assert "--metric goes with --base-file" in capsys.readouterr().err
 
 
+def test_interrupted_command_ends_in_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(options: argparse.Namespace) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_list", stop)
+    assert cli.main(["list"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_variants_of_one_library_are_one_sweep() -> None:
     names = "faiss:faiss-hnsw,annx,faiss:faiss-flat,faiss:faiss-hnsw"
     found = cli._joined([cli._narrowed(name) for name in names.split(",")])
