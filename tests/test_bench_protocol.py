@@ -52,6 +52,18 @@ def test_every_configuration_is_complete() -> None:
             assert set(variant.metrics) <= {"l2", "cosine", "ip"}
 
 
+def test_every_option_of_a_grid_is_used_by_its_adapter() -> None:
+    for one in adapter.algorithms():
+        source = (one.folder / "module.py").read_text(encoding="utf-8")
+        for variant in one.variants:
+            asked = {
+                key for params in (*variant.build, *variant.search) for key in params
+            }
+            # annx's own options go to its functions as they are.
+            unused = {key for key in asked if f'"{key}"' not in source}
+            assert one.subject or not unused, f"{variant.name}: {unused}"
+
+
 def test_committed_points_name_known_variants() -> None:
     for one in adapter.algorithms():
         variants = {variant.name for variant in one.variants}
