@@ -34,6 +34,7 @@ def main(store: Path, tree: str, command: list[str]) -> int:
     """Run one compiler command, or take what it once made; return the exit status."""
     if "-c" not in command or "-MF" not in command:
         return subprocess.run(command, check=False).returncode
+    store.mkdir(parents=True, exist_ok=True)
     output = Path(command[command.index("-o") + 1])
     read = Path(command[command.index("-MF") + 1])
 
@@ -69,7 +70,6 @@ def main(store: Path, tree: str, command: list[str]) -> int:
         files = [(path, digest(special(path))) for path in paths]
         # A path that is not understood here (one with a space) is never taken again.
         if all(was for _, was in files):
-            store.mkdir(exist_ok=True)
             shutil.copyfile(output, kept)
             content = json.dumps({"files": files, "read": text})
             kept.with_suffix(".json").write_text(content, encoding="utf-8")

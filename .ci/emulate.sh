@@ -16,17 +16,17 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cmake=$(command -v cmake || echo .venv/bin/cmake)
+PATH=$PATH:$PWD/.venv/bin  # CMake and Ninja, if only that environment has them
 
 # Static, so that the emulator needs no system of its own to find libraries in.
 build() {
   local folder=$1
   shift
   # A developer's ccache serves builds that are configured as a developer's.
-  "$cmake" -S . -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=Release -DANNX_PYTHON=OFF \
+  cmake -S . -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=Release -DANNX_PYTHON=OFF \
     -DANNX_DEV="$(command -v ccache >/dev/null && echo ON || echo OFF)" \
     -DANNX_NATIVE_TESTS=ON -DCMAKE_EXE_LINKER_FLAGS=-static "$@" >/dev/null
-  "$cmake" --build "$folder" -- --quiet
+  cmake --build "$folder" -- --quiet
 }
 qemu() { command -v "qemu-$1" || command -v "qemu-$1-static"; }
 

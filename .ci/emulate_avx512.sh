@@ -26,7 +26,10 @@ gcc -O2 -ffreestanding -fno-pic -fno-stack-protector -mno-red-zone -mgeneral-reg
   -DPROGRAM_BYTES="$(stat -c %s "$work/tests")" -DARGUMENT="\"$argument\"" \
   -DSETTING='"ANNX_EXPECT_ISA=avx512"' -c "$bare/start.c" -o "$work/start.o"
 ld -T "$bare/start.ld" --oformat binary "$work/start.o" -o "$work/start"
-(($(stat -c %s "$work/start") <= 64 * 512))
+if (($(stat -c %s "$work/start") > 64 * 512)); then
+  echo "start.c has outgrown the 64 sectors that boot.S reads" >&2
+  exit 1
+fi
 disk=$work/disk
 dd if="$work/boot" of="$disk" status=none
 dd if="$work/start" of="$disk" bs=512 seek=1 status=none

@@ -7,9 +7,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${1:-build-tsan}
-python=${PYTHON:-.venv/bin/python}
+# In full: CMake takes any interpreter it finds in place of a relative path.
+python=$("${PYTHON:-.venv/bin/python}" -c 'import sys; print(sys.executable)')
+PATH=$PATH:$(dirname "$python")  # CMake and Ninja, if only that environment has them
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DANNX_SANITIZE=thread \
-  -DANNX_NATIVE_TESTS=ON -DPython_EXECUTABLE="$(command -v "$python")" \
+  -DANNX_NATIVE_TESTS=ON -DPython_EXECUTABLE="$python" \
   -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" >/dev/null
 ninja -C "$build"
 export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exact search beside faiss's flat index and ScaNN's brute force, interleaved.
 
-    python bench/exact.py [--repeats 5] [--sets glove-50] [--json out.json]
+    python -m bench.exact [--repeats 5] [--sets glove-50] [--json out.json]
 
-Needs the data sets (in ../shared/data, or where the environment variable ANNX_DATA
-says) and a C compiler; peers that are not installed are left out. Everything runs on
-one thread, in turn, and medians of processor time are reported: 1,000 queries at once,
-k = 10; one query at a time, as bandwidth; and annx on two threads, in wall time.
+Needs the data sets (README.md says where they are looked for) and a C compiler; peers
+that are not installed are left out. Everything runs on one thread, in turn, and medians
+of processor time are reported: 1,000 queries at once, k = 10; one query at a time, as
+bandwidth; and annx on two threads, in wall time.
 """
 
 import os
@@ -18,7 +18,6 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import argparse
 import ctypes
-import importlib.util
 import json
 import statistics
 import subprocess
@@ -29,9 +28,9 @@ from pathlib import Path
 import numpy as np
 
 import annx
+from bench.ann import data
 
 HERE = Path(__file__).resolve().parent
-DATA = Path(os.environ.get("ANNX_DATA", HERE.parent.parent / "shared" / "data"))
 SETS = {
     "fashion-mnist-784": "l2",
     "wordnet-minilm-384": "ip",
@@ -41,12 +40,8 @@ SETS = {
 
 def load_set(name, metric):
     """Rows and 1,000 queries; of length 1 where the metric is the inner product."""
-    spec = importlib.util.spec_from_file_location("load", DATA / "load.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    rows, queries, _, _ = module.load(name)
-    rows = np.ascontiguousarray(rows, np.float32)
-    queries = np.ascontiguousarray(queries[:1000], np.float32)
+    found = data.load(name, queries=1000)
+    rows, queries = found.base, found.queries
     if metric == "ip":
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)

@@ -10,9 +10,7 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import time
-from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"
@@ -20,16 +18,13 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import numpy as np  # noqa: E402
 
 import annx  # noqa: E402
+from bench.ann import data  # noqa: E402
 
 
 def load_set(name):
-    """Base and query vectors of a set, as float32."""
-    root = Path(__file__).resolve().parents[1]
-    data = Path(os.environ.get("ANNX_DATA", root.parent / "shared" / "data"))
-    sys.path.insert(0, str(data))
-    from load import load
-
-    return [np.ascontiguousarray(part) for part in load(name)[:2]]
+    """Base and query vectors of a set, as float32, and its metric."""
+    found = data.load(name)
+    return found.base, found.queries, found.metric
 
 
 def load_base(name):

@@ -129,8 +129,7 @@ def engines():
 
 def compare(name, n_queries, repeats):
     """The fastest setting of each engine at each target, in turns."""
-    x, q = load_set(name)
-    metric = "l2" if name.startswith(("sift", "fashion")) else "cosine"
+    x, q, metric = load_set(name)
     if metric == "cosine":
         x = x / np.linalg.norm(x, axis=1, keepdims=True)
         q = q / np.linalg.norm(q, axis=1, keepdims=True)

@@ -113,9 +113,8 @@ def exact_case(kind, n, dim, repeats):
 
 def forest_case(name, n_queries=300):
     """Recall and time by the number of trees and the budget."""
-    x, q = load_set(name)
+    x, q, metric = load_set(name)
     q = q[:n_queries]
-    metric = "l2" if name.startswith(("sift", "fashion")) else "cosine"
     truth = annx.exact_search(q, x, K, metric=metric, threads=1).ids
     for n_trees in (1, 4, 8):
         index, built = timed(

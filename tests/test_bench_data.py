@@ -177,6 +177,9 @@ def test_local_folder_is_found_by_name(
     assert {"tiny-4", "tiny-4:far"} <= set(data.known_names())
     with pytest.raises(KeyError, match="query sets"):
         data.load("tiny-4:other")
+    monkeypatch.setenv("ANNX_DATA", str(tmp_path / "gone"))
+    with pytest.raises(ValueError, match="no folder"):
+        data.load("tiny-4")
 
 
 def test_unknown_names_are_refused() -> None:

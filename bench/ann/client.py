@@ -74,7 +74,7 @@ class Client:
     Parameters
     ----------
     folder : Path
-        For the worker's log and the ids it hands over.
+        For the worker's log, the ids it hands over and its temporary files.
     name : str
         Names both files.
     threads : int
@@ -90,7 +90,9 @@ class Client:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.ann.worker"],
             cwd=ROOT,
-            env=thread_environment(threads),
+            # A worker that is killed cannot remove what its library left in files;
+            # they go with this folder.
+            env=thread_environment(threads) | {"TMPDIR": str(folder)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -93,9 +93,17 @@ class Dataset:
 
 
 def data_folders() -> list[Path]:
-    """Folders that hold data sets, in the order they are searched."""
+    """Folders that hold data sets, in the order they are searched.
+
+    Raises
+    ------
+    ValueError
+        If ``$ANNX_DATA`` names something else than a folder.
+    """
     given = os.environ.get("ANNX_DATA")
     folders = [Path(given)] if given else []
+    if given and not folders[0].is_dir():
+        raise ValueError(f"$ANNX_DATA is {given!r}, which is no folder")
     folders.append(ROOT.parent / "shared" / "data")
     return [folder for folder in folders if folder.is_dir()]
 

@@ -90,7 +90,8 @@ def _styles() -> dict[str, dict[str, Any]]:
                 ours += 1
             else:
                 colour = _COLOURS[peers % len(_COLOURS)]
-                marker = _MARKERS[peers % len(_MARKERS)]
+                # Past the last colour, colours come again with other markers.
+                marker = _MARKERS[(peers + peers // len(_COLOURS)) % len(_MARKERS)]
                 width, order = 1.3, 3
                 peers += 1
             styles[variant.name] = {

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.ann.pareto import speed_at
 
-__all__ = ["markdown", "merge", "summary", "text", "write_json"]
+__all__ = ["file_name", "markdown", "merge", "summary", "text", "write_json"]
 
 Result = dict[str, Any]
 # From here on a recall target is counted by the strict tolerance.
@@ -21,11 +21,16 @@ STRICT_FROM = 0.999
 def write_json(result: Result, folder: Path, name: str) -> Path:
     """Write a result, whole, under a name that is safe on every file system."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / (name.replace(":", "-").replace("/", "-") + ".json")
+    path = folder / (file_name(name) + ".json")
     partial = path.with_suffix(".tmp")
     partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
     return path
+
+
+def file_name(name: str) -> str:
+    """A data set's name as part of a file's; some are paths, some have a colon."""
+    return name.replace(":", "-").replace("/", "-")
 
 
 def merge(results: Sequence[Result]) -> Result:
@@ -34,7 +39,7 @@ def merge(results: Sequence[Result]) -> Result:
     Raises
     ------
     ValueError
-        If the data sets differ.
+        If they are of different sets, neighbours or threads.
     """
     first = results[0]
     whole: Result = {**first, "indexes": [], "points": [], "failures": []}
@@ -44,6 +49,13 @@ def merge(results: Sequence[Result]) -> Result:
                 f"results on {result['dataset']['name']!r} and on "
                 f"{first['dataset']['name']!r} do not go together"
             )
+        for key in ("k", "threads"):
+            found, wanted = result["protocol"][key], first["protocol"][key]
+            if found != wanted:
+                raise ValueError(
+                    f"results with {key} = {found} and with {key} = {wanted} do not go "
+                    "together"
+                )
         shift = len(whole["indexes"])
         whole["indexes"] += result["indexes"]
         whole["points"] += [
@@ -56,6 +68,12 @@ def merge(results: Sequence[Result]) -> Result:
 def speed_key(clock: str) -> str:
     """The points' field that holds queries per second by a clock."""
     return "qps" if clock == "wall" else "qps_cpu"
+
+
+def recall_at(point: dict[str, Any], target: float) -> float:
+    """A point's recall as it counts for a target: the strict one from 0.999 on."""
+    key = "recall_strict" if target >= STRICT_FROM else "recall"
+    return float(point[key])
 
 
 def variants(result: Result) -> list[str]:
@@ -87,13 +105,7 @@ def summary(result: Result, mode: str, *, clock: str = "wall") -> list[dict[str,
             continue
         speeds = {
             target: speed_at(
-                [
-                    (
-                        p["recall_strict" if target >= STRICT_FROM else "recall"],
-                        p[speed_key(clock)],
-                    )
-                    for p in points
-                ],
+                [(recall_at(p, target), p[speed_key(clock)]) for p in points],
                 target,
             )
             for target in targets

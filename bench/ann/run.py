@@ -33,7 +33,7 @@ from bench.ann.data import Dataset
 from bench.ann.exact import STRICT_EPSILON, distances_to, mask_repeats, recall
 from bench.ann.machine import describe
 
-__all__ = ["Protocol", "compare", "sweep", "write_pareto"]
+__all__ = ["FORMAT", "Protocol", "check_pareto", "compare", "sweep", "write_pareto"]
 
 FORMAT = 1
 
@@ -313,6 +313,23 @@ def _row(fixed: Params) -> float:
     return float(hash(json.dumps(fixed, sort_keys=True)))
 
 
+def check_pareto(algorithm: str, dataset: str, k: int) -> None:
+    """Refuse to replace points that were swept for another number of neighbours.
+
+    Raises
+    ------
+    ValueError
+        Where there are such points.
+    """
+    path = pareto.points_path(algorithm, dataset)
+    if path.exists():
+        stored = json.loads(path.read_text(encoding="utf-8"))["k"]
+        if stored != k:
+            raise ValueError(
+                f"{path} has points for k = {stored}, not {k}; move it away first"
+            )
+
+
 def write_pareto(result: dict[str, Any], algorithm: str) -> Path:
     """Write the Pareto points of one algorithm's sweep where comparisons look.
 
@@ -323,6 +340,8 @@ def write_pareto(result: dict[str, Any], algorithm: str) -> Path:
     """
     dataset, indexes = result["dataset"], result["indexes"]
     k = result["protocol"]["k"]
+    check_pareto(algorithm, dataset["name"], k)
+    path = pareto.points_path(algorithm, dataset["name"])
     swept: list[Params] = []
     for point in result["points"]:
         index = indexes[point["index"]]
@@ -340,17 +359,16 @@ def write_pareto(result: dict[str, Any], algorithm: str) -> Path:
             }
         )
     covered = [(one["variant"], one["build"]) for one in swept]
+    # The very file: points that another set lends to this one are not this one's.
+    stored = json.loads(path.read_text("utf-8"))["points"] if path.exists() else []
     swept += [
-        point
-        for point in pareto.load_points(algorithm, dataset["name"], k) or []
-        if (point["variant"], point["build"]) not in covered
+        point for point in stored if (point["variant"], point["build"]) not in covered
     ]
     points: list[Params] = []
     for name in sorted({one["variant"] for one in swept}):
         mine = [one for one in swept if one["variant"] == name]
         points += pareto.front(mine, lambda one: (one["recall"], one["qps_cpu"]))
     version = next(one["version"] for one in indexes if one["algorithm"] == algorithm)
-    path = pareto.points_path(algorithm, dataset["name"])
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n  ".join(json.dumps(point) for point in points)
     head = {
