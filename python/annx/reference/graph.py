@@ -706,7 +706,7 @@ class GraphIndex:
             keys = self._keys(node, earlier)
             parents[node] = min(zip(keys.tolist(), earlier, strict=True))[1]
         self._link_back(nodes, dict(zip(nodes, links, strict=True)), parents)
-        self.entries = choose_heads(self._item_rows(), levels, entries_of(len(rows)))
+        self.entries = choose_entries(self._item_rows(), levels, entries_of(len(rows)))
         self._refined_at = len(rows)
 
     def _adapt(self, queries: Any) -> None:
