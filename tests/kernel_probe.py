@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 
 from annx import _core
+from annx.reference import kernels as reference
 
 FLOATS = {
     "float32": np.dtype(np.float32),
@@ -18,6 +19,7 @@ DTYPES = {**FLOATS, **BYTES, "bits": np.dtype(np.uint8)}
 SUPPORTED = [name for name, here in _core.isas().items() if here]
 DIMS = [0, 1, 2, 3, 7, 8, 9, 13, 16, 31, 32, 33, 50, 63, 65, 127, 128, 129, 384]
 NONE = np.zeros(0, np.uint8)
+FIXED_HEAD = 16
 NO_SLOTS = np.zeros(0, np.uint32)
 
 
@@ -59,6 +61,8 @@ def probe(
     """Run one kernel and return its results (two arrays for the cosine kernels)."""
     rows = np.asarray(rows)
     count, dim = rows.shape
+    if dtype == "fixed":
+        dim = (dim - FIXED_HEAD) // 2
     buffer, stride = scatter_rows(rows, gap=gap, offset=offset)
     whole = dtype in BYTES or op == "hamming"
     out_type = np.int32 if whole else np.float32
@@ -131,6 +135,23 @@ def random_rows(rng, dtype, count, dim):
         return x.astype(FLOATS[dtype])
     info = np.iinfo(DTYPES[dtype])
     return rng.integers(info.min, info.max + 1, (count, dim)).astype(DTYPES[dtype])
+
+
+def packed_fixed(numbers, steps):
+    """Rows of `to_fixed` as the kernels read them, one beside another, as bytes."""
+    head = np.full((len(steps), FIXED_HEAD), 0xFF, np.uint8)
+    head[:, :4] = steps.astype("<f4").view(np.uint8).reshape(-1, 4)
+    tail = np.ascontiguousarray(numbers.astype("<i2")).view(np.uint8)
+    return np.concatenate(
+        [head, tail.reshape(len(steps), 2 * numbers.shape[1])], axis=1
+    )
+
+
+def fixed_reference(op, query, numbers, steps):
+    """Of such rows: l2 of what they stand for, or the step times a dot of numbers."""
+    if op == "l2":
+        return reference.l2(query, reference.from_fixed(numbers, steps))
+    return steps * reference.dot(query, numbers.astype(np.float32))
 
 
 def random_query(rng, dtype, dim):

@@ -19,7 +19,9 @@ from kernel_probe import (
     FLOATS,
     SUPPORTED,
     finish,
+    fixed_reference,
     narrow,
+    packed_fixed,
     probe,
     random_query,
     random_rows,
@@ -102,6 +104,58 @@ def test_gather_equals_rows(isa, op):
             want = OPS[op](query, rows)[slots]
             got = probe(isa, "gather", op, dtype, query, rows, slots=slots, gap=5)
             assert same_bits(got, want), (dtype, rows.shape, n)
+
+
+@pytest.mark.parametrize("op", ["l2", "dot"])
+def test_fixed_rows_equal_reference(isa, op):
+    for rng, _, query, rows in cases(9, ["float32"]):
+        numbers, steps = reference.to_fixed(rows)
+        packed = packed_fixed(numbers, steps)
+        want = fixed_reference(op, query, numbers, steps)
+        got = probe(isa, "rows", op, "fixed", query, packed, gap=3, offset=1)
+        assert same_bits(got, want), rows.shape
+        for n in (0, 1, 2, 3, 4, 5, 40):
+            slots = rng.integers(0, COUNT, n)
+            got = probe(isa, "gather", op, "fixed", query, packed, slots=slots, gap=5)
+            assert same_bits(got, want[slots]), (rows.shape, n)
+
+
+@pytest.mark.parametrize("op", ["l2", "dot"])
+def test_fixed_rows_from_memory_equal_rows_one_by_one(isa, op):
+    rng = np.random.default_rng(3)
+    for dim in (50, 129, 800):
+        rows = from_memory(rng, "float32", dim)
+        packed = packed_fixed(*reference.to_fixed(rows))
+        query = random_query(rng, "float32", dim)
+        slots = np.arange(len(rows))[::-1]
+        got = probe(isa, "rows", op, "fixed", query, packed)
+        one = probe(isa, "gather", op, "fixed", query, packed, slots=slots)
+        assert same_bits(got, one[::-1].copy()), dim
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.0**-149, 1e-42, 1e-36, 1.0, 1e17, 1e30])
+def test_fixed_point_is_off_by_half_a_step(scale):
+    rng = np.random.default_rng(5)
+    rows = (scale * rng.standard_normal((200, 30))).astype(np.float32)
+    numbers, steps = reference.to_fixed(rows)
+    kept = reference.from_fixed(numbers, steps)
+    exact = numbers.astype(np.float64) * steps[:, None].astype(np.float64)
+    assert (kept == exact).all()
+    off = np.abs(kept.astype(np.float64) - rows)
+    bound = np.maximum(0.5001 * steps.astype(np.float64), 2.0**-135)
+    assert (off <= bound[:, None]).all()
+    most = np.abs(rows).max(axis=1).astype(np.float64)
+    narrow = most / 32767 * (1 + 2.0**-8) + 2.0**-134
+    assert ((steps <= narrow) | (kept == rows).all(axis=1)).all()
+
+
+@pytest.mark.parametrize("unit", [2.0**-20, 1.0, 2.0**40])
+def test_fixed_point_keeps_whole_numbers(unit):
+    rng = np.random.default_rng(6)
+    most = 2 ** rng.integers(1, 15, 100) + rng.integers(-1, 2, 100)
+    rows = unit * rng.integers(-most[:, None], most[:, None] + 1, (100, 30))
+    rows = rows.astype(np.float32)
+    assert (reference.from_fixed(*reference.to_fixed(rows)) == rows).all()
 
 
 @pytest.mark.parametrize("op", BIT_OPS)

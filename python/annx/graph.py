@@ -63,8 +63,9 @@ class GraphIndex(Index):
     storage : {"fast", "float32", "plain", "small"}, optional
         What is kept. ``"fast"``, the default: from 2,048 vectors and 16 dimensions on
         (not with ``"l1"`` and ``"poincare"``) codes of the links, and vectors given as
-        float32 are rounded to float16 where that changes the distances of near ones by
-        less than a thousandth; `get` and distances are then those of the rounded ones.
+        float32 are rounded to 16 bits where that changes the distances of near ones by
+        less than a thousandth (see *Rounding* below); `get` and distances are then
+        those of the rounded ones.
         ``"float32"``: codes, and the vectors bit for bit. ``"plain"``: the vectors bit
         for bit and no codes, which is smaller than that, quicker to build, and a third
         to a half as fast to search. Vectors of other types are never rounded by these.
@@ -135,19 +136,27 @@ class GraphIndex(Index):
 
     *Memory.* Where float32 vectors are kept they are split into a bfloat16 part, which
     walks read, and the rest, which only the final distances read: together 4 bytes a
-    dimension. Rounded to float16 they take 2. Links take ``4 * degree`` bytes a vector.
-    Data whose neighbours lie so close together that bfloat16 or float16 cannot tell
-    them apart are noticed, and kept and walked in full precision. Building from many
-    vectors at once holds lists of near neighbours meanwhile, 936 bytes a vector at
+    dimension. Rounded they take 2 a dimension (dimensions rounded up to 8) and 16 more,
+    the whole rounded up to 32. Links take ``4 * degree`` bytes a vector. Data whose
+    neighbours lie so close together that bfloat16 or 16 bits cannot tell them apart are
+    noticed, and kept and walked in full precision. Building from many vectors at once
+    holds lists of near neighbours meanwhile, 936 bytes a vector at
     ``ef_construction=200``, and half a copy of the vectors: at its highest about 1.3
     times the finished index and the input, where links have codes.
 
-    *`get`* returns what is kept: with ``storage="fast"`` float32 vectors may have been
-    rounded to 11 bits of mantissa (``narrow_rows`` in `stats`). Else they come back bit
-    for bit with ``"l2"``, ``"l1"`` and ``"ip"``, unless a dimension lies far from zero
-    for its spread; then, and with ``"cosine"`` (which stores unit vectors and lengths),
-    to one unit in the last place of the larger of the value and the dimension's mean.
-    Other types, and ``"poincare"``, are always exact.
+    *Rounding.* With ``storage="fast"`` float32 vectors x (cosine: of length 1; less
+    their centre, where a dimension lies far from zero for its spread, or with ``"ip"``)
+    may be kept as ``s n`` with whole numbers n of 16 bits and a step s for each vector:
+    its largest ``|x_j| / 32767``, rounded up. So no coordinate is off by more than a
+    65,000th of the largest one of its vector, whatever its size, and whole numbers of
+    up to 32,767 (also times a power of two) stay as they are; ``narrow_rows`` in
+    `stats` says whether it is so.
+
+    *`get`* returns what is kept: where that is rounded, the rounded vectors. Else they
+    come back bit for bit with ``"l2"``, ``"l1"`` and ``"ip"``, unless a dimension lies
+    far from zero for its spread; then, and with ``"cosine"`` (which stores unit vectors
+    and lengths), to one unit in the last place of the larger of the value and the
+    dimension's mean. Other types, and ``"poincare"``, are always exact.
 
     *Small.* From 128 vectors on, vectors x (cosine: of length 1) are kept as
     ``R (x - c) = s 2**e u`` with whole numbers u of 8 bits: dimensions rounded up to
@@ -523,11 +532,11 @@ class GraphIndex(Index):
             What every family tells, and: ``links`` and ``max_links`` (of one node);
             ``reachable``, which is always the number of vectors; ``split_rows``,
             whether walks read the bfloat16 part of float32 vectors alone;
-            ``narrow_rows``, whether those have become float16; ``byte_rows``, whether
-            they have become 8-bit codes, ``turned_rows``, whether rotated for that,
-            ``wide_rows``, how many more coarsely, and ``byte_error`` (see *Small*);
-            ``centred``, whether vectors are kept relative to a centre; ``code_parts``
-            (0 without codes) and ``code_error``, the expected standard deviation of an
-            estimated inner product of unit vectors.
+            ``narrow_rows``, whether those are rounded to 16 bits; ``byte_rows``,
+            whether they have become 8-bit codes, ``turned_rows``, whether rotated for
+            that, ``wide_rows``, how many more coarsely, and ``byte_error`` (see
+            *Small*); ``centred``, whether vectors are kept relative to a centre;
+            ``code_parts`` (0 without codes) and ``code_error``, the expected standard
+            deviation of an estimated inner product of unit vectors.
         """
         return {**super().stats(), **self._native.stats()}

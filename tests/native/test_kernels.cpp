@@ -167,6 +167,39 @@ ANNX_TEST(kernels_float_tables_agree_and_stay_within_rows) {
   }
 }
 
+ANNX_TEST(kernels_fixed_rows_agree_with_float_rows_and_stay_within_rows) {
+  Guarded memory(1 << 16), query_memory(1 << 12);
+  const KernelTable& plain = table_for("scalar");
+  for (const KernelTable* t : others()) {
+    for (const std::size_t dim : kDims) {
+      const std::vector<float> query = random_floats(dim, 1);
+      auto* q = reinterpret_cast<float*>(query_memory.last(dim * 4));
+      if (dim != 0) std::memcpy(q, query.data(), dim * 4);
+      const FixedRows fixed = random_fixed(kCount, dim, 2);
+      std::vector<float> want[kFixedOps] = {std::vector<float>(kCount),
+                                            std::vector<float>(kCount)};
+      const auto floats = [&](Op op, const std::vector<float>& rows) {
+        plain.float_rows[op][0](q, reinterpret_cast<const std::byte*>(rows.data()),
+                                dim * 4, kCount, dim, want[op].data());
+      };
+      floats(kOpL2, fixed.wide);
+      floats(kOpDot, fixed.numbers);
+      for (std::size_t i = 0; i < kCount; ++i) want[kOpDot][i] *= fixed.steps[i];
+      at_both_ends(memory, fixed.rows, [&](const std::byte* at) {
+        for (std::size_t op = 0; op < kFixedOps; ++op) {
+          std::vector<float> a(kCount), b(kSlots.size()), c(kSlots.size());
+          t->fixed_rows[op](q, at, fixed.stride, kCount, dim, a.data());
+          check_same(want[op], a, label(*t, "fixed rows", op, 0, dim));
+          t->fixed_gather[op](q, at, fixed.stride, kSlots.data(), kSlots.size(), dim,
+                              b.data());
+          for (std::size_t i = 0; i < kSlots.size(); ++i) c[i] = want[op][kSlots[i]];
+          check_same(c, b, label(*t, "fixed gather", op, 0, dim));
+        }
+      });
+    }
+  }
+}
+
 ANNX_TEST(kernels_byte_tables_agree_and_stay_within_rows) {
   Guarded memory(1 << 16), query_memory(1 << 12);
   const KernelTable& plain = table_for("scalar");

@@ -99,6 +99,32 @@ ANNX_TEST(kernels_agree_on_many_float_rows) {
   });
 }
 
+ANNX_TEST(kernels_agree_on_many_fixed_rows) {
+  const KernelTable& plain = table_for("scalar");
+  for_each_table([&](const KernelTable& t) {
+    for (const std::size_t count : kCounts) {
+      for (const std::size_t dim : {1u, 7u, 33u, 64u, 100u, 700u}) {
+        const std::vector<float> query = random_floats(dim, 1);
+        const std::vector<std::uint32_t> slots = places(count);
+        const FixedRows fixed = random_fixed(count, dim, 3);
+        std::vector<float> a(count), b(count);
+        for (std::size_t op = 0; op < kFixedOps; ++op) {
+          plain.fixed_rows[op](query.data(), fixed.rows.data(), fixed.stride, count,
+                               dim, a.data());
+          t.fixed_rows[op](query.data(), fixed.rows.data(), fixed.stride, count, dim,
+                           b.data());
+          check_same(a, b, t, "fixed_rows", count);
+          plain.fixed_gather[op](query.data(), fixed.rows.data(), fixed.stride,
+                                 slots.data(), count, dim, a.data());
+          t.fixed_gather[op](query.data(), fixed.rows.data(), fixed.stride,
+                             slots.data(), count, dim, b.data());
+          check_same(a, b, t, "fixed_gather", count);
+        }
+      }
+    }
+  });
+}
+
 ANNX_TEST(kernels_agree_on_many_byte_and_bit_rows) {
   const KernelTable& plain = table_for("scalar");
   for_each_table([&](const KernelTable& t) {

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from annx.reference import kernels as reference
-from kernel_probe import BYTES, SUPPORTED, probe
+from kernel_probe import BYTES, SUPPORTED, fixed_reference, packed_fixed, probe
 
 OPS = {"l2": reference.l2, "dot": reference.dot, "l1": reference.l1}
 isas = st.sampled_from(SUPPORTED)
@@ -26,6 +26,18 @@ def test_float_rows_equal_reference(data, isa, op, shape, gap):
     query = data.draw(hnp.arrays(np.float32, shape[1], elements=values))
     got = probe(isa, "rows", op, "float32", query, rows, gap=gap, offset=gap)
     want = OPS[op](query, rows)
+    assert np.array_equal(got.view(np.uint32), want.view(np.uint32))
+
+
+@given(st.data(), isas, st.sampled_from(["l2", "dot"]), shapes, gaps)
+def test_fixed_rows_equal_reference(data, isa, op, shape, gap):
+    """Any finite values whose sums stay finite, rounded to fixed point."""
+    values = st.floats(-(2.0**50), 2.0**50, width=32)
+    rows = data.draw(hnp.arrays(np.float32, shape, elements=values))
+    query = data.draw(hnp.arrays(np.float32, shape[1], elements=values))
+    fixed = reference.to_fixed(rows)
+    got = probe(isa, "rows", op, "fixed", query, packed_fixed(*fixed), gap=gap)
+    want = fixed_reference(op, query, *fixed)
     assert np.array_equal(got.view(np.uint32), want.view(np.uint32))
 
 

@@ -24,14 +24,11 @@ constexpr double kCentreRatioForDot = 0.1;
 // Traversal by bfloat16 is good enough while half of the near pairs are judged within
 // this share of their true distance.
 constexpr double kLayoutTolerance = 0.01;
-// The same for float16 in place of float32.
+// The same for fixed point in place of float32.
 constexpr double kNarrowTolerance = 0.001;
 // The same later on, told from rounded rows, which is less sure.
 constexpr double kRoundedTolerance = 4 * kNarrowTolerance;
-// Values up to here leave float16 (65504 at most) room for rows that come later.
-constexpr float kNarrowMost = 4096.0f;
-constexpr float kHalfMost = 65504.0f;
-constexpr auto kHalf = static_cast<std::size_t>(DType::kFloat16);
+constexpr float kMostFixed = 32767.0f;
 
 // Rows that a cache line can hold must not straddle two.
 std::size_t aligned_stride(std::size_t bytes) {
@@ -52,6 +49,26 @@ double median(std::vector<double>& values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
+}
+
+// The step of a row in fixed point.
+float fixed_step(const float* x, std::size_t dim) {
+  float most = 0;
+  for (std::size_t i = 0; i < dim; ++i) most = std::max(most, std::abs(x[i]));
+  const auto bits = std::bit_cast<std::uint32_t>(most / kMostFixed);
+  const auto two = std::bit_cast<float>((bits + 0x7FFFFFu) & ~0x7FFFFFu);
+  bool whole = true;
+  for (std::size_t i = 0; i < dim; ++i)
+    whole &= x[i] / two == std::nearbyint(x[i] / two);
+  if (whole) return two;
+  // Up to 9 digits: what is left of the mantissa, 15 bits, becomes zero.
+  return std::bit_cast<float>((bits + 0x7FFFu) & ~0x7FFFu);
+}
+// x / step to the nearest whole number; a step of 0 is that of a row of zeros. Damaged
+// rows may hold NaN, which becomes some number.
+float fixed_number(float x, float step) {
+  if (step == 0) return 0;
+  return std::max(-kMostFixed, std::min(std::nearbyint(x / step), kMostFixed));
 }
 
 float norm_of(const float* x, std::size_t dim) {
@@ -97,8 +114,12 @@ void RowCodec::set_layout(Layout layout) {
     traversal_type_ = static_cast<std::size_t>(DType::kBFloat16);
     low_stride_ = dim_ * 2;
   } else {
-    traversal_type_ =
-        layout == Layout::kHalf ? kHalf : static_cast<std::size_t>(dtype_);
+    traversal_type_ = static_cast<std::size_t>(dtype_);
+  }
+  if (layout == Layout::kFixed) {
+    // Padding to 32 as on a grid.
+    stride_ = (kernels::kFixedHead + padded_dim_ * 2 + 31) / 32 * 32;
+    return;
   }
   const bool wide = layout == Layout::kWhole;
   stride_ = aligned_stride(padded_dim_ * (wide ? 4 : 2));
@@ -179,15 +200,14 @@ void RowCodec::truncate(std::size_t count) {
 void RowCodec::encode_float32(float* row, std::size_t slot) {
   if (layout_ == Layout::kGrid) return encode_on_grid(row, slot);
   for (std::size_t i = 0; i < dim_ && !centre_.empty(); ++i) row[i] -= centre_[i];
-  if (layout_ == Layout::kHalf) {
-    float most = 0;
-    for (std::size_t i = 0; i < dim_; ++i) most = std::max(most, std::abs(row[i]));
-    // More than float16 holds: from now on whole rows again.
-    if (most > kHalfMost) relay(Layout::kWhole);
-  }
   std::byte* high = high_.mutable_data() + slot * stride_;
-  if (layout_ == Layout::kHalf) {
-    kernels::active().narrow[kHalf](row, dim_, high);
+  if (layout_ == Layout::kFixed) {
+    const float step = fixed_step(row, dim_);
+    std::memcpy(high, &step, sizeof(step));
+    auto* numbers = reinterpret_cast<std::int16_t*>(high + kernels::kFixedHead);
+    for (std::size_t i = 0; i < dim_; ++i) {
+      numbers[i] = static_cast<std::int16_t>(fixed_number(row[i], step));
+    }
     return;
   }
   if (layout_ == Layout::kWhole) {
@@ -217,22 +237,22 @@ void RowCodec::encode_on_grid(float* row, std::size_t slot) {
                 reinterpret_cast<std::int8_t*>(high_.mutable_data() + slot * stride_));
 }
 
+// As it was encoded, in the codec's own basis.
 void RowCodec::decode_centred(std::size_t slot, float* out) const {
   const std::byte* high = high_.data() + slot * stride_;
+  if (layout_ == Layout::kGrid) {
+    grid_->decode(reinterpret_cast<const std::int8_t*>(high), exponent(slot), out);
+    return;
+  }
   if (layout_ == Layout::kWhole) {
     std::memcpy(out, high, dim_ * 4);
     return;
   }
-  if (layout_ == Layout::kHalf) return widen(slot, out);
+  if (layout_ == Layout::kFixed) return widen(slot, out);
   kernels::active().join_halves(high, low_.data() + slot * low_stride_, dim_, out);
 }
 
 void RowCodec::decode_float32(std::size_t slot, float* out) const {
-  if (layout_ == Layout::kGrid) {
-    const std::byte* code = high_.data() + slot * stride_;
-    grid_->decode(reinterpret_cast<const std::int8_t*>(code), exponent(slot), out);
-    return;
-  }
   decode_centred(slot, out);
   if (centre_.empty()) return;
   for (std::size_t i = 0; i < dim_; ++i) out[i] += centre_[i];
@@ -241,7 +261,22 @@ void RowCodec::decode_float32(std::size_t slot, float* out) const {
 // What traversal sees of a row, as float32.
 void RowCodec::widen(std::size_t slot, float* out) const {
   const std::byte* row = high_.data() + slot * stride_;
-  kernels::active().widen[traversal_type_](row, dim_, out);
+  if (layout_ != Layout::kFixed) {
+    kernels::active().widen[traversal_type_](row, dim_, out);
+    return;
+  }
+  const float step = step_of(slot);
+  const auto* numbers =
+      reinterpret_cast<const std::int16_t*>(row + kernels::kFixedHead);
+  for (std::size_t i = 0; i < dim_; ++i) out[i] = step * static_cast<float>(numbers[i]);
+}
+
+// Of the row's numbers, on a grid or in fixed point.
+float RowCodec::step_of(std::size_t slot) const {
+  if (layout_ == Layout::kGrid) return grid_->step(exponent(slot));
+  float step;
+  std::memcpy(&step, high_.data() + slot * stride_, sizeof(step));
+  return step;
 }
 
 void RowCodec::decode(std::size_t slot, std::byte* out) const {
@@ -326,12 +361,11 @@ void RowCodec::refine_centre() {
 }
 
 // Half of the pairs' distances are off by less than this share of them, as traversal
-// sees rows or, with `half`, as float16 would.
+// sees rows or, with `fixed`, as it would in fixed point.
 double RowCodec::median_error(const std::vector<std::uint32_t>& pairs,
-                              bool half) const {
+                              bool fixed) const {
   std::vector<double> errors;
   std::vector<float> a(dim_), b(dim_);
-  std::vector<std::byte> narrowed(dim_ * 2);
   const auto distance = [&] {
     double total = 0;
     for (std::size_t j = 0; j < dim_; ++j) {
@@ -341,9 +375,9 @@ double RowCodec::median_error(const std::vector<std::uint32_t>& pairs,
     return total;
   };
   const auto round = [&](std::size_t slot, std::vector<float>& row) {
-    if (!half) return widen(slot, row.data());
-    kernels::active().narrow[kHalf](row.data(), dim_, narrowed.data());
-    kernels::active().widen[kHalf](narrowed.data(), dim_, row.data());
+    if (!fixed) return widen(slot, row.data());
+    const float step = fixed_step(row.data(), dim_);
+    for (float& x : row) x = step * fixed_number(x, step);
   };
   for (std::size_t i = 0; i + 1 < pairs.size(); i += 2) {
     decode_centred(pairs[i], a.data());
@@ -373,37 +407,12 @@ void RowCodec::relay(Layout layout) {
   low_ = storage::Array<std::byte>();
 }
 
-// What rounding to float16 has done to the distances of half of the pairs, as a share,
-// told from the rounded rows: each element is off by up to 2^-11 of itself, and of the
-// errors of a pair one direction counts. Equal rows may have been different ones.
-double RowCodec::rounding_share(const std::vector<std::uint32_t>& pairs) const {
-  constexpr double kUnit =
-      0x1.0p-10 / 3.46;  // of a uniform error: its range / sqrt(12)
-  std::vector<double> shares;
-  std::vector<float> a(dim_), b(dim_);
-  for (std::size_t i = 0; i + 1 < pairs.size(); i += 2) {
-    decode_centred(pairs[i], a.data());
-    decode_centred(pairs[i + 1], b.data());
-    double squares = 0;
-    double distance = 0;
-    for (std::size_t j = 0; j < dim_; ++j) {
-      const double x = a[j];
-      const double y = b[j];
-      squares += x * x + y * y;
-      distance += (x - y) * (x - y);
-    }
-    const double error = kUnit * std::sqrt(squares / static_cast<double>(dim_));
-    shares.push_back(distance > 0 ? 2 * error / std::sqrt(distance) : 1.0);
-  }
-  return median(shares);
-}
-
 // Rows that are rounded stay so; those that come from now on will not be.
 bool RowCodec::refine_layout(const std::vector<std::uint32_t>& pairs) {
   const bool coarse =
-      layout_ == Layout::kSplit  ? median_error(pairs, false) > kLayoutTolerance
-      : layout_ == Layout::kHalf ? rounding_share(pairs) > kRoundedTolerance
-                                 : false;
+      layout_ == Layout::kSplit   ? median_error(pairs, false) > kLayoutTolerance
+      : layout_ == Layout::kFixed ? rounding_share(pairs) > kRoundedTolerance
+                                  : false;
   if (coarse) relay(Layout::kWhole);
   return coarse;
 }
@@ -412,30 +421,23 @@ bool RowCodec::narrow(const std::vector<std::uint32_t>& pairs) {
   if (layout_ != Layout::kSplit || median_error(pairs, true) > kNarrowTolerance) {
     return false;
   }
-  std::vector<float> row(dim_);
-  for (std::size_t slot = 0; slot < size_; ++slot) {
-    decode_centred(slot, row.data());
-    for (const float x : row) {
-      if (std::abs(x) > kNarrowMost) return false;
-    }
-  }
-  relay(Layout::kHalf);
+  relay(Layout::kFixed);
   return true;
 }
 
-double RowCodec::grid_error(const std::vector<std::uint32_t>& pairs) const {
+double RowCodec::rounding_share(const std::vector<std::uint32_t>& pairs) const {
   std::vector<double> shares;
   std::vector<float> a(dim_), b(dim_);
   for (std::size_t i = 0; i + 1 < pairs.size(); i += 2) {
-    vector(pairs[i], a.data());
-    vector(pairs[i + 1], b.data());
+    decode_centred(pairs[i], a.data());
+    decode_centred(pairs[i + 1], b.data());
     double square = 0;
     for (std::size_t k = 0; k < dim_; ++k) {
       const double d = static_cast<double>(a[k]) - static_cast<double>(b[k]);
       square += d * d;
     }
-    const auto own = static_cast<double>(grid_->step(exponent(pairs[i])));
-    const auto far = static_cast<double>(grid_->step(exponent(pairs[i + 1])));
+    const auto own = static_cast<double>(step_of(pairs[i]));
+    const auto far = static_cast<double>(step_of(pairs[i + 1]));
     // Two uniform errors a coordinate, of which the one along the difference counts.
     const double error = std::sqrt((own * own + far * far) / 12);
     shares.push_back(square > 0 ? std::min(1.0, 2 * error / std::sqrt(square)) : 1.0);
@@ -540,10 +542,8 @@ void RowCodec::Query::set_item(const RowCodec& codec, std::size_t slot) {
     std::memcpy(bytes_.data(), codec.high_.data() + slot * codec.stride_, codec.dim_);
     return;
   }
-  traversal_.resize(codec.padded_dim_);
-  // Padding is zero in the row, so it becomes zero here.
-  kernels::active().widen[codec.traversal_type_](
-      codec.high_.data() + slot * codec.stride_, codec.padded_dim_, traversal_.data());
+  traversal_.assign(codec.padded_dim_, 0.0f);
+  codec.widen(slot, traversal_.data());
 }
 
 void RowCodec::Query::score(const std::uint32_t* slots, std::size_t count,
@@ -560,9 +560,12 @@ void RowCodec::Query::score(const std::uint32_t* slots, std::size_t count,
       out[i] = static_cast<float>(integer_keys_[i]);
     }
   } else {
-    table.float_gather[op_][codec.traversal_type_](
-        traversal_.data(), codec.high_.data(), codec.stride_, slots, count,
-        codec.padded_dim_, out);
+    const kernels::FloatGather gather =
+        codec.layout_ == Layout::kFixed
+            ? table.fixed_gather[op_]
+            : table.float_gather[op_][codec.traversal_type_];
+    gather(traversal_.data(), codec.high_.data(), codec.stride_, slots, count,
+           codec.padded_dim_, out);
   }
   for (std::size_t i = 0; i < count && codec.metric_ == Metric::kPoincare; ++i) {
     out[i] = ball_key(out[i], weight_, codec.scale_[slots[i]]);
@@ -664,21 +667,26 @@ double RowCodec::Query::exact(std::uint32_t slot) {
   const kernels::KernelTable& table = kernels::active();
   const std::size_t dim = codec.dim_;
   const auto canonical = [&](kernels::Op op, const float* query) {
-    // Kernels give the same bits for rows of every type, so only rows that are split,
-    // centred or still to be scaled are put together first.
+    // Kernels give the same bits for rows of every type (of fixed-point ones l2 alone),
+    // so only rows that are split, centred or still to be scaled are put together
+    // first.
     const bool float32 = codec.dtype_ == DType::kFloat32;
-    const bool as_kept = float32
-                             ? codec.layout_ != Layout::kSplit && codec.centre_.empty()
-                             : codec.metric_ != Metric::kCosine;
+    const bool fixed = codec.layout_ == Layout::kFixed;
+    const bool as_kept = float32 ? codec.layout_ != Layout::kSplit &&
+                                       codec.centre_.empty() &&
+                                       (!fixed || op == kernels::kOpL2)
+                                 : codec.metric_ != Metric::kCosine;
     const auto* row = reinterpret_cast<const std::byte*>(row_.data());
     if (as_kept) {
       row = codec.high_.data() + slot * codec.stride_;
     } else {
       codec.vector(slot, row_.data());
     }
+    const kernels::FloatRows rows =
+        as_kept && fixed ? table.fixed_rows[op]
+                         : table.float_rows[op][as_kept ? codec.traversal_type_ : 0];
     float value;
-    table.float_rows[op][as_kept ? codec.traversal_type_ : 0](query, row, 0, 1, dim,
-                                                              &value);
+    rows(query, row, 0, 1, dim, &value);
     return static_cast<double>(value);
   };
   if (codec.metric_ == Metric::kCosine) {
@@ -738,12 +746,19 @@ RowCodec RowCodec::load_from(const storage::FileReader& file, std::size_t count)
                "rows.metric", "does not fit the rows' dtype");
   const auto dim = static_cast<std::size_t>(
       file.number("rows.dim", 1, byte ? kernels::kMaxDim8 : std::size_t{1} << 20));
-  const auto layout = static_cast<Layout>(file.number("rows.layout", 0, 4));
+  const auto layout = static_cast<Layout>(file.number("rows.layout", 0, 5));
+  file.require(layout == Layout::kNative || layout == Layout::kSplit ||
+                   layout == Layout::kWhole || layout == Layout::kGrid ||
+                   layout == Layout::kFixed,
+               "rows.layout", "is none that this annx knows");
   const bool on_grid = layout == Layout::kGrid;
   file.require(on_grid
                    ? !byte && metric != Metric::kPoincare && dim <= kernels::kMaxDim8
                    : (layout == Layout::kNative) == (dtype != DType::kFloat32),
                "rows.layout", "does not fit the rows' dtype");
+  file.require(layout != Layout::kFixed ||
+                   (metric != Metric::kL1 && metric != Metric::kPoincare),
+               "rows.layout", "does not fit the rows' metric");
   RowCodec codec(dim, metric, dtype);
   codec.set_layout(layout);
   codec.size_ = count;

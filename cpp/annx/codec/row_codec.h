@@ -15,10 +15,14 @@
 // For the inner product every dimension that is off zero is centred, see
 // Query::set_item.
 //
-// Where the caller agrees to lose digits (`narrow`), float32 rows become float16 ones,
-// centred and scaled to length 1 as before: 11 bits of mantissa, and half the memory.
-// It is done only where it changes the distances of near pairs by less than a
-// thousandth.
+// Where the caller agrees to lose digits (`narrow`), float32 rows, centred and scaled
+// to length 1 as before, become fixed-point ones (kernels/table.h): whole numbers n of
+// 16 bits and a step s for the row, element j being s n_j. s is the largest |x_j| /
+// 32767, rounded up: to a power of two if the row then stays as it is (one of whole
+// numbers of 16 bits does), else to 9 binary digits. So s n_j is a float32, and
+// distances are canonical ones of the rows kept. Each element is off by up to s / 2
+// (2^-135 if that is more), whatever the size of the row; half the memory. It is done
+// only where it changes the distances of near pairs by less than a thousandth.
 //
 // Other types (float16, bfloat16, int8, uint8) are kept and traversed as they are.
 //
@@ -55,13 +59,13 @@ namespace annx::codec {
 class RowCodec {
  public:
   // How float32 rows lie in memory; native for the other types. kGrid: rows of any
-  // type of floats.
+  // type of floats. Files have these numbers; 3 was another layout once.
   enum class Layout : std::uint8_t {
     kNative = 0,
     kSplit = 1,
     kWhole = 2,
-    kHalf = 3,
-    kGrid = 4
+    kGrid = 4,
+    kFixed = 5
   };
 
   RowCodec(std::size_t dim, Metric metric, DType dtype);
@@ -91,10 +95,11 @@ class RowCodec {
     return metric_ == Metric::kCosine && dtype_ != DType::kFloat32 ? 2 * key : key;
   }
 
-  // On a grid: of half of these pairs (slots, two and two) the squared distance (ip:
-  // the key, in units of that) is off by no more than this share, in standard
-  // deviations. 1: they have the same code.
-  double grid_error(const std::vector<std::uint32_t>& pairs) const;
+  // Of rows on a grid or in fixed point: of half of these pairs (slots, two and two)
+  // the squared distance (ip: the key, in units of that) is off by no more than this
+  // share, in standard deviations. 1: they have the same code. Told from the rows kept
+  // alone.
+  double rounding_share(const std::vector<std::uint32_t>& pairs) const;
 
   // Chooses the centre from the rows held. Call while the codec is small or has
   // doubled; re-encodes everything if the choice changes.
@@ -103,8 +108,8 @@ class RowCodec {
   // then joins the planes, or, where rows were rounded, keeps those to come whole.
   // Returns true if the layout changed.
   bool refine_layout(const std::vector<std::uint32_t>& pairs);
-  // Rounds split float32 rows to float16 if that judges the given pairs of near rows
-  // well. Returns true if the layout changed.
+  // Rounds split float32 rows to fixed point if that judges the given pairs of near
+  // rows well. Returns true if the layout changed. Not for l1 and Poincare's distance.
   bool narrow(const std::vector<std::uint32_t>& pairs);
   // Learns a grid from the rows held and those to come (of `dtype`), and codes the rows
   // held. Not for 8-bit types and Poincare's distance. Strong guarantee.
@@ -214,8 +219,8 @@ class RowCodec {
   float native_scale(std::size_t slot, std::vector<float>& row) const;
   void set_layout(Layout layout);
   void relay(Layout layout);
-  double median_error(const std::vector<std::uint32_t>& pairs, bool half) const;
-  double rounding_share(const std::vector<std::uint32_t>& pairs) const;
+  double median_error(const std::vector<std::uint32_t>& pairs, bool fixed) const;
+  float step_of(std::size_t slot) const;
   void encode_float32(float* row, std::size_t slot);
   void encode_on_grid(float* row, std::size_t slot);
   void decode_centred(std::size_t slot, float* out) const;

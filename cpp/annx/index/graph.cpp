@@ -525,12 +525,12 @@ GraphStats GraphIndex::stats(bool walk) const {
   }
   stats.ids_bytes = ids_.memory_bytes();
   stats.split_rows = rows_.layout() == codec::RowCodec::Layout::kSplit;
-  stats.narrow_rows = rows_.layout() == codec::RowCodec::Layout::kHalf;
+  stats.narrow_rows = rows_.layout() == codec::RowCodec::Layout::kFixed;
   stats.centred = rows_.centred();
   if (const codec::RowGrid* grid = rows_.grid()) {
     stats.byte_rows = true;
     stats.turned_rows = grid->turned();
-    if (walk) stats.byte_error = rows_.grid_error(linked_pairs(count));
+    if (walk) stats.byte_error = rows_.rounding_share(linked_pairs(count));
     for (std::size_t slot = 0; slot < count && walk; ++slot) {
       stats.wide_rows += rows_.exponent(slot) != 0 ? 1 : 0;
     }

@@ -36,7 +36,7 @@ struct GraphOptions {
   Metric metric = Metric::kL2;
   DType dtype = DType::kFloat32;
   bool codes = true;   // codes beside the links, once there is enough to learn from
-  bool narrow = true;  // float32 rows become float16 then, where that loses little
+  bool narrow = true;  // float32 rows become 16-bit ones then, where that loses little
   bool small = false;  // rows of floats become 8-bit codes, once there are enough
   graph::BuildOptions build;
 };

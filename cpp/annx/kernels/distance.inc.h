@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loops over float rows, written once over the primitives of simd_*.h: l2, dot, l1,
-// cosine's two sums and squared norms (see table.h for the order of the sums).
+// cosine's two sums and squared norms, and l2 and dot over rows of whole numbers with a
+// step (see table.h for the order of the sums).
 //
 // A group of kFloatGroup rows is summed at a time: the query is loaded once for all,
 // and there are enough independent sums to hide the latency of a fused multiply-add.
@@ -12,24 +13,53 @@
 namespace annx::kernels::ANNX_ISA_NS {
 namespace {
 
-struct TermL2 {
+// A term has an instance for each row of a group. Most need nothing of a row but its
+// elements, which then begin where it does.
+struct PlainTerm {
   static constexpr bool kUsesQuery = true;
-  static ANNX_INLINE V add(V q, V x, V s) {
+  static constexpr std::size_t kHead = 0;
+  ANNX_INLINE void begin(const std::byte*) {}
+  ANNX_INLINE float end(float sum) const { return sum; }
+};
+struct TermL2 : PlainTerm {
+  ANNX_INLINE V add(V q, V x, V s) const {
     const V d = v_sub(q, x);
     return v_fma(d, d, s);
   }
 };
-struct TermDot {
-  static constexpr bool kUsesQuery = true;
-  static ANNX_INLINE V add(V q, V x, V s) { return v_fma(q, x, s); }
+struct TermDot : PlainTerm {
+  ANNX_INLINE V add(V q, V x, V s) const { return v_fma(q, x, s); }
 };
-struct TermL1 {
-  static constexpr bool kUsesQuery = true;
-  static ANNX_INLINE V add(V q, V x, V s) { return v_add(s, v_abs(v_sub(q, x))); }
+struct TermL1 : PlainTerm {
+  ANNX_INLINE V add(V q, V x, V s) const { return v_add(s, v_abs(v_sub(q, x))); }
 };
-struct TermSquare {
+struct TermSquare : PlainTerm {
   static constexpr bool kUsesQuery = false;
-  static ANNX_INLINE V add(V, V x, V s) { return v_fma(x, x, s); }
+  ANNX_INLINE V add(V, V x, V s) const { return v_fma(x, x, s); }
+};
+ANNX_INLINE float fixed_step(const std::byte* row) {
+  float step;
+  ANNX_MEMCPY(&step, row, sizeof(step));
+  return step;
+}
+// Of whole numbers x with a step in front of them. Their product needs no rounding, so
+// that one operation for q - step x gives what two would.
+struct FixedL2 : PlainTerm {
+  static constexpr std::size_t kHead = kFixedHead;
+  V minus;
+
+  ANNX_INLINE void begin(const std::byte* row) { minus = v_set(-fixed_step(row)); }
+  ANNX_INLINE V add(V q, V x, V s) const {
+    const V d = v_fma(minus, x, q);
+    return v_fma(d, d, s);
+  }
+};
+struct FixedDot : TermDot {
+  static constexpr std::size_t kHead = kFixedHead;
+  float step;
+
+  ANNX_INLINE void begin(const std::byte* row) { step = fixed_step(row); }
+  ANNX_INLINE float end(float sum) const { return step * sum; }
 };
 
 // Rows that are asked for while others are summed, line by line as those are read.
@@ -61,15 +91,18 @@ template <class Term, class Load, int R, class Fetch = NoneLater>
 ANNX_INLINE void float_group(const float* query, const std::byte* const* rows,
                              std::size_t dim, float* out, const Fetch& fetch = {}) {
   const auto* q = reinterpret_cast<const std::byte*>(query);
+  const auto place = [](std::size_t k) { return Term::kHead + k * Load::kBytes; };
+  Term term[R];
   V s[R][kRegs];
   ANNX_UNROLL
   for (int r = 0; r < R; ++r) {
+    term[r].begin(rows[r]);
     ANNX_UNROLL
     for (int j = 0; j < kRegs; ++j) s[r][j] = v_zero();
   }
   std::size_t i = 0;
   for (; i + 32 <= dim; i += 32) {
-    fetch.lines(i * Load::kBytes, (i + 32) * Load::kBytes);
+    fetch.lines(place(i), place(i + 32));
     ANNX_UNROLL
     for (int j = 0; j < kRegs; ++j) {
       const std::size_t at = i + static_cast<std::size_t>(j * kWidth);
@@ -77,11 +110,11 @@ ANNX_INLINE void float_group(const float* query, const std::byte* const* rows,
       if constexpr (Term::kUsesQuery) qv = LoadF32::full(q + at * 4);
       ANNX_UNROLL
       for (int r = 0; r < R; ++r) {
-        s[r][j] = Term::add(qv, Load::full(rows[r] + at * Load::kBytes), s[r][j]);
+        s[r][j] = term[r].add(qv, Load::full(rows[r] + place(at)), s[r][j]);
       }
     }
   }
-  fetch.rest(i * Load::kBytes, dim * Load::kBytes);
+  fetch.rest(place(i), place(dim));
   // The tail goes to the same lanes: whole registers first, then a part of one.
   ANNX_UNROLL
   for (int j = 0; j < kRegs; ++j) {
@@ -92,19 +125,22 @@ ANNX_INLINE void float_group(const float* query, const std::byte* const* rows,
       if constexpr (Term::kUsesQuery) qv = LoadF32::full(q + i * 4);
       ANNX_UNROLL
       for (int r = 0; r < R; ++r) {
-        s[r][j] = Term::add(qv, Load::full(rows[r] + i * Load::kBytes), s[r][j]);
+        s[r][j] = term[r].add(qv, Load::full(rows[r] + place(i)), s[r][j]);
       }
     } else {
       V qv = v_zero();
       if constexpr (Term::kUsesQuery) qv = LoadF32::part(q, i, left, dim);
       ANNX_UNROLL
       for (int r = 0; r < R; ++r) {
-        s[r][j] = Term::add(qv, Load::part(rows[r], i, left, dim), s[r][j]);
+        s[r][j] =
+            term[r].add(qv, Load::part(rows[r] + Term::kHead, i, left, dim), s[r][j]);
       }
     }
     i += static_cast<std::size_t>(kWidth);
   }
   v_fold<R>(s, out);
+  ANNX_UNROLL
+  for (int r = 0; r < R; ++r) out[r] = term[r].end(out[r]);
 }
 
 // One row; not in line, because that costs compile time wherever it is wanted.
@@ -336,7 +372,7 @@ void float_gather(const float* query, const std::byte* rows, std::size_t stride,
     return;
   }
   gather_groups<kFloatGroup>(
-      rows, stride, slots, count, dim * Load::kBytes,
+      rows, stride, slots, count, Term::kHead + dim * Load::kBytes,
       [&](std::size_t i, const auto& group, const Later<kFloatGroup>& later) {
         float_group<Term, Load, kFloatGroup>(query, group, dim, out + i, later);
       },

@@ -85,6 +85,14 @@ void block(const Probe& p, const std::byte* base, Block kernel, Out* out) {
   });
 }
 
+void fixed(const Probe& p, const KernelTable& table, const std::byte* base,
+           float* out) {
+  const std::size_t op = op_index(p);
+  require(p, op < kFixedOps, "fixed-point rows have l2 and dot alone");
+  rows_or_gather(p, floats(p.query), base, table.fixed_rows[op], table.fixed_gather[op],
+                 out);
+}
+
 // Inner products by the register tiles of exact search. Packing happens once, as it
 // does there for a block of rows that many queries pass.
 void tile_block(const Probe& p, const float* rows, const TileKernels& tile,
@@ -143,7 +151,11 @@ void run_probe(const Probe& p, std::span<std::byte> first,
     return;
   }
 
-  const DType dtype = parse_dtype(p.dtype);
+  // The same checks as for rows of floats, in another width.
+  const bool is_fixed = p.dtype == "fixed";
+  require(p, !is_fixed || p.kernel == "rows" || p.kernel == "gather",
+          "fixed-point rows have the kernels rows and gather alone");
+  const DType dtype = is_fixed ? DType::kFloat16 : parse_dtype(p.dtype);
   const auto type = static_cast<std::size_t>(dtype);
   if (p.kernel == "narrow") {
     require(p, type < kFloatTypes, "the type must be a float type");
@@ -154,8 +166,9 @@ void run_probe(const Probe& p, std::span<std::byte> first,
     repeat(p, [&] { table.narrow[type](floats(p.rows), p.dim, first.data()); });
     return;
   }
-  const std::size_t width =
-      dtype == DType::kBits ? p.dim : row_bytes(dtype, p.dim);  // bits: dim is in bytes
+  const std::size_t width = (is_fixed ? kFixedHead : 0) +
+                            (dtype == DType::kBits ? p.dim  // bits: dim is in bytes
+                                                   : row_bytes(dtype, p.dim));
   require(p, fits(p.offset, p.stride, p.count, width, p.rows.size()),
           "a row lies outside rows");
   if (p.kernel == "widen") {
@@ -205,6 +218,8 @@ void run_probe(const Probe& p, std::span<std::byte> first,
       rows_or_gather(p, p.query.data(), base, table.jaccard_rows, table.jaccard_gather,
                      floats(first));
     }
+  } else if (is_fixed) {
+    fixed(p, table, base, floats(first));
   } else if (is_float) {
     if (blocks) {
       require(p, dtype == DType::kFloat32 && p.op == "dot", "tiles are dot of float32");

@@ -19,7 +19,8 @@ struct Probe {
   std::string_view kernel;  // rows, gather, block, cosine_rows, cosine_gather, squares,
                             // cosine_finish, narrow, widen
   std::string_view op;      // l2, dot, l1, hamming, jaccard; "" for the others
-  std::string_view dtype;   // of the rows, as annx::DType; bits: dim counts bytes
+  std::string_view dtype;   // of the rows, as annx::DType; bits: dim counts bytes; or
+                            // "fixed" (FixedRows in table.h)
   std::span<const std::byte> query;
   std::size_t queries = 1;
   std::size_t query_stride = 0;

@@ -203,6 +203,17 @@ struct LoadBF16 {
   }
 };
 
+struct LoadI16 {
+  static constexpr std::size_t kBytes = 2;
+  static ANNX_INLINE V widen(__m128i words) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(words));
+  }
+  static ANNX_INLINE V full(const std::byte* p) { return widen(load_16(p)); }
+  static ANNX_INLINE V part(const std::byte* row, std::size_t i, std::size_t n,
+                            std::size_t dim) {
+    return widen(last_bytes(row, i * 2, n * 2, dim * 2));
+  }
+};
 struct LoadI8 {
   static constexpr std::size_t kBytes = 1;
   static ANNX_INLINE V widen(__m128i b) {

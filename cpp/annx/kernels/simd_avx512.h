@@ -142,6 +142,17 @@ struct LoadBF16 {
         _mm512_cvtepi32_epi16(_mm512_mask_blend_epi32(nan, even, quiet)));
   }
 };
+struct LoadI16 {
+  static constexpr std::size_t kBytes = 2;
+  static ANNX_INLINE V widen(__m256i words) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(words));
+  }
+  static ANNX_INLINE V full(const std::byte* p) { return widen(words_full(p)); }
+  static ANNX_INLINE V part(const std::byte* row, std::size_t i, std::size_t n,
+                            std::size_t) {
+    return widen(words_part(row, i, n));
+  }
+};
 ANNX_INLINE __m128i bytes_part(const std::byte* row, std::size_t i, std::size_t n) {
   return _mm_maskz_loadu_epi8(first_16(n), row + i);
 }

@@ -129,6 +129,17 @@ struct LoadBF16 {
     words_store(p, vmovn_u32(vbslq_u32(vceqq_f32(a, a), even, quiet)));
   }
 };
+struct LoadI16 {
+  static constexpr std::size_t kBytes = 2;
+  static ANNX_INLINE V widen(uint16x4_t words) {
+    return vcvtq_f32_s32(vmovl_s16(vreinterpret_s16_u16(words)));
+  }
+  static ANNX_INLINE V full(const std::byte* p) { return widen(words_full(p)); }
+  static ANNX_INLINE V part(const std::byte* row, std::size_t i, std::size_t n,
+                            std::size_t dim) {
+    return widen(words_part(row, i, n, dim));
+  }
+};
 // Four bytes, widened.
 ANNX_INLINE uint8x8_t four_bytes(const std::byte* p) {
   std::uint32_t x;

@@ -177,6 +177,12 @@ struct LoadBF16 : Loads<LoadBF16> {
     }
   }
 };
+struct LoadI16 : Loads<LoadI16> {
+  static constexpr std::size_t kBytes = 2;
+  static float at(const std::byte* p) {
+    return static_cast<float>(read<std::int16_t>(p));
+  }
+};
 struct LoadI8 : Loads<LoadI8> {
   static constexpr std::size_t kBytes = 1;
   static float at(const std::byte* p) {

@@ -66,6 +66,14 @@ using FloatScaledRows = void (*)(const float* query, const std::byte* rows,
                                  std::size_t stride, const float* scales,
                                  std::size_t count, std::size_t dim, float* out);
 
+// Fixed-point rows: a step s, then whole numbers n, the elements being s n. A row is
+// kFixedHead bytes, of which the first four are s as a float32 and the others nothing,
+// then `dim` int16. s must have few enough binary digits for s n to be a float32 (9 do,
+// and |n| <= 2^15). l2 gives the bits that FloatRows and FloatGather give over float32
+// rows of the elements; dot is s times what they give over rows of n. No l1.
+inline constexpr std::size_t kFixedHead = 16;  // so that numbers stay aligned
+inline constexpr std::size_t kFixedOps = 2;
+
 using ByteRows = void (*)(const std::byte* query, const std::byte* rows,
                           std::size_t stride, std::size_t count, std::size_t dim,
                           std::int32_t* out);
@@ -427,6 +435,8 @@ struct KernelTable {
   BoxBounds box_bounds[2];  // l2, l1
   LeafKeys leaf_keys[3];    // l2, l1, l2 of scaled points
   ScorePoint score_point;
+  FloatRows fixed_rows[kFixedOps];
+  FloatGather fixed_gather[kFixedOps];
 };
 
 }  // namespace annx::kernels

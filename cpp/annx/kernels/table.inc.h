@@ -14,6 +14,7 @@ namespace {
       &kernel<ByteL1<I8>>, &kernel<ByteL1<U8>>          \
     }                                                   \
   }
+#define ANNX_FIXED(kernel) {&kernel<FixedL2, LoadI16>, &kernel<FixedDot, LoadI16>}
 #define ANNX_BYTE_DOTS(kernel) {&kernel<ByteDot<I8>>, &kernel<ByteDot<U8>>}
 
 constexpr KernelTable make_table() {
@@ -65,12 +66,15 @@ constexpr KernelTable make_table() {
       {&box_bounds<BoxL2>, &box_bounds<BoxL1>},
       {&leaf_keys<LeafL2>, &leaf_keys<LeafL1>, &leaf_keys<LeafScaled>},
       &score_point,
+      ANNX_FIXED(float_rows),
+      ANNX_FIXED(float_gather),
   };
 }
 
 #undef ANNX_FLOATS
 #undef ANNX_FLOAT_OPS
 #undef ANNX_BYTE_OPS
+#undef ANNX_FIXED
 #undef ANNX_BYTE_DOTS
 
 }  // namespace

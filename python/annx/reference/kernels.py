@@ -22,12 +22,14 @@ __all__ = [
     "error_bound",
     "fma",
     "from_bfloat16",
+    "from_fixed",
     "hamming",
     "jaccard",
     "l1",
     "l2",
     "squares",
     "to_bfloat16",
+    "to_fixed",
 ]
 
 #: Largest dimension at which a sum of 8-bit terms cannot overflow int32.
@@ -294,6 +296,56 @@ def from_bfloat16(words: npt.NDArray[np.uint16]) -> Floats:
     [1.0, -2.0]
     """
     return (words.astype(np.uint32) << 16).view(np.float32)
+
+
+def to_fixed(x: Floats) -> tuple[npt.NDArray[np.int16], Floats]:
+    """Round float32 rows to whole numbers of 16 bits with a step for each row.
+
+    Parameters
+    ----------
+    x : (n, dim) float32 array
+
+    Returns
+    -------
+    numbers : (n, dim) int16 array
+        ``x / step`` to the nearest, ties to even.
+    steps : (n,) float32 array
+        The row's largest ``|x| / 32767``, rounded up: to a power of two if that loses
+        nothing of the row, else to 9 binary digits, so that the product with a number
+        is a float32. 0 for a row of zeros.
+
+    Notes
+    -----
+    Half a step, or ``2**-135`` if that is more, is the most by which an element is off.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> numbers, steps = to_fixed(np.float32([[0.3, -32767, 1.6], [0, 8, -3]]))
+    >>> numbers.tolist(), steps.tolist()
+    ([[0, -32767, 2], [0, 16384, -6144]], [1.0, 0.00048828125])
+    """
+    most = np.abs(x).max(axis=1, initial=0).astype(np.float32)
+    bits = (most / np.float32(32767)).view(np.uint32)
+    twos = ((bits + np.uint32(0x7FFFFF)) & np.uint32(0xFF800000)).view(np.float32)
+    wholes = x / np.where(twos > 0, twos, np.inf)[:, None]
+    kept = (wholes == np.rint(wholes)).all(axis=1)
+    steps = ((bits + np.uint32(0x7FFF)) & np.uint32(0xFFFF8000)).view(np.float32)
+    steps = np.where(kept & (twos > 0), twos, steps)
+    numbers = np.rint(x / np.where(steps > 0, steps, np.inf)[:, None])
+    return np.clip(numbers, -32767, 32767).astype(np.int16), steps
+
+
+def from_fixed(numbers: npt.NDArray[np.int16], steps: Floats) -> Floats:
+    """Return the rows that `to_fixed` rounded to, exactly.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from_fixed(np.int16([[1, -3]]), np.float32([0.5])).tolist()
+    [[0.5, -1.5]]
+    """
+    return numbers.astype(np.float32) * steps[:, None]
 
 
 def error_bound(dim: int, terms: Anything) -> npt.NDArray[np.float64]:

@@ -57,6 +57,9 @@ inline __m512 cvtepi32_ps(__m512i a) {
 inline __m512i cvtepu16_epi32(__m256i a) {
   return converted<std::uint32_t, std::uint16_t, __m512i>(a);
 }
+inline __m512i cvtepi16_epi32(__m256i a) {
+  return converted<std::int32_t, std::int16_t, __m512i>(a);
+}
 inline __m512i cvtepu8_epi32(__m128i a) {
   return converted<std::uint32_t, std::uint8_t, __m512i>(a);
 }
@@ -151,6 +154,7 @@ inline std::int64_t reduce_add_epi64(__m512i a) {
 // Some of the compiler's own are macros, where it does not optimise.
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtepu16_epi32
+#undef _mm512_cvtepi16_epi32
 #undef _mm512_cvtepu8_epi32
 #undef _mm512_cvtepi8_epi32
 #undef _mm512_cvtepi32_epi16
@@ -167,6 +171,7 @@ inline std::int64_t reduce_add_epi64(__m512i a) {
 #undef _mm512_reduce_add_epi64
 #define _mm512_cvtepi32_ps(a) ::annx::test::portable::cvtepi32_ps(a)
 #define _mm512_cvtepu16_epi32(a) ::annx::test::portable::cvtepu16_epi32(a)
+#define _mm512_cvtepi16_epi32(a) ::annx::test::portable::cvtepi16_epi32(a)
 #define _mm512_cvtepu8_epi32(a) ::annx::test::portable::cvtepu8_epi32(a)
 #define _mm512_cvtepi8_epi32(a) ::annx::test::portable::cvtepi8_epi32(a)
 #define _mm512_cvtepi32_epi16(a) ::annx::test::portable::cvtepi32_epi16(a)
