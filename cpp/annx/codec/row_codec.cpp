@@ -58,8 +58,9 @@ float fixed_step(const float* x, std::size_t dim) {
   const auto bits = std::bit_cast<std::uint32_t>(most / kMostFixed);
   const auto two = std::bit_cast<float>((bits + 0x7FFFFFu) & ~0x7FFFFFu);
   bool whole = true;
-  for (std::size_t i = 0; i < dim; ++i)
-    whole &= x[i] / two == std::nearbyint(x[i] / two);
+  for (std::size_t i = 0; i < dim && whole; ++i) {
+    whole = x[i] / two == std::nearbyint(x[i] / two);
+  }
   if (whole) return two;
   // Up to 9 digits: what is left of the mantissa, 15 bits, becomes zero.
   return std::bit_cast<float>((bits + 0x7FFFu) & ~0x7FFFu);
