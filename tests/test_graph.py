@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import annx
-from annx.reference.graph import spread_drawn
+from annx.reference import graph as reference
+from annx.reference.flat import pairwise_distances
 
 
 @pytest.fixture(scope="module")
@@ -480,17 +481,35 @@ def test_walks_find_the_way_into_clusters(storage, dim, clusters, width, ef, see
     assert np.mean(hits) > 9.7
 
 
-@pytest.mark.parametrize(("metric", "dtype"), [("l2", "float32"), ("ip", "uint8")])
-def test_walks_begin_at_the_heads_of_the_reference(metric, dtype):
-    """By whole numbers, so that no distance is rounded."""
+def whole_numbers(n):
+    """Rows in clusters, of which no distance is rounded."""
     rng = np.random.default_rng(4)
     centres = rng.integers(0, 200, (40, 16))
-    rows = centres[rng.integers(0, 40, 3000)] + rng.integers(0, 9, (3000, 16))
+    return centres[rng.integers(0, 40, n)] + rng.integers(0, 9, (n, 16))
+
+
+@pytest.mark.parametrize(("metric", "dtype"), [("l2", "float32"), ("ip", "uint8")])
+def test_walks_begin_at_the_heads_of_the_reference(metric, dtype):
+    rows = whole_numbers(3000)
     index = annx.GraphIndex(16, metric=metric, dtype=dtype, seed=3)
     index.add(rows.astype(dtype))
     heads = index._native.link_codes(-1)[0].tolist()
-    vectors = rows.astype(np.float64)
-    assert heads == spread_drawn(vectors, 3000, 3, 256, [])
+    assert heads == reference.spread_drawn(rows, 3000, 3, 256, [])
+
+
+def test_walks_begin_at_the_heads_of_the_reference_where_lists_are_linked():
+    rows = whole_numbers(2100)
+    squares = pairwise_distances(rows, rows, metric="l2")
+    lists = np.argsort(squares, axis=1, kind="stable")[:, 1:25]
+    vectors = rows.astype(np.float32)
+    index = annx.GraphIndex.build(vectors, neighbours=lists, seed=3)
+    levels = reference.find_levels(lists.tolist(), lambda s, t: squares[s, t], 3)
+    assert len(levels) > 1
+    entries = reference.choose_entries(rows, levels, reference.entries_of(2100))
+    heads = reference.choose_heads(rows, levels, 256, entries)
+    assert len(entries) == 65
+    assert len(heads) == 256
+    assert index._native.link_codes(-1)[0].tolist() == heads
 
 
 def test_walks_begin_in_every_cluster():
@@ -501,7 +520,7 @@ def test_walks_begin_in_every_cluster():
     index = annx.GraphIndex.build(vectors.astype(np.float32), threads=1)
     heads = index._native.link_codes(-1)[0]
     rows = np.bincount(which, minlength=150)
-    # A cluster of six has all of five chances to be among the candidates.
+    # Smaller ones may have no row among the candidates.
     assert set(np.flatnonzero(rows > 5)) <= set(which[heads].tolist())
 
 

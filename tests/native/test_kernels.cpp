@@ -115,6 +115,12 @@ void at_both_ends(Guarded& memory, const std::vector<std::byte>& rows, Fn fn) {
   fn(memory.first());
 }
 
+const float* random_query(Guarded& memory, std::size_t dim) {
+  std::byte* at = memory.last(dim * sizeof(float));
+  if (dim != 0) std::memcpy(at, random_floats(dim, 1).data(), dim * sizeof(float));
+  return reinterpret_cast<const float*>(at);
+}
+
 std::string label(const KernelTable& t, const char* kernel, std::size_t op,
                   std::size_t type, std::size_t dim) {
   return std::string(t.isa) + " " + kernel + " op " + std::to_string(op) + " type " +
@@ -130,9 +136,7 @@ ANNX_TEST(kernels_float_tables_agree_and_stay_within_rows) {
   const KernelTable& plain = table_for("scalar");
   for (const KernelTable* t : others()) {
     for (const std::size_t dim : kDims) {
-      const std::vector<float> query = random_floats(dim, 1);
-      auto* q = reinterpret_cast<float*>(query_memory.last(dim * 4));
-      if (dim != 0) std::memcpy(q, query.data(), dim * 4);
+      const float* q = random_query(query_memory, dim);
       for (std::size_t type = 0; type < kFloatTypes; ++type) {
         const std::size_t stride = dim * (type == 0 ? 4 : 2);
         const auto rows = random_rows(type, kCount * dim, 2);
@@ -172,9 +176,7 @@ ANNX_TEST(kernels_fixed_rows_agree_with_float_rows_and_stay_within_rows) {
   const KernelTable& plain = table_for("scalar");
   for (const KernelTable* t : others()) {
     for (const std::size_t dim : kDims) {
-      const std::vector<float> query = random_floats(dim, 1);
-      auto* q = reinterpret_cast<float*>(query_memory.last(dim * 4));
-      if (dim != 0) std::memcpy(q, query.data(), dim * 4);
+      const float* q = random_query(query_memory, dim);
       const FixedRows fixed = random_fixed(kCount, dim, 2);
       std::vector<float> want[kFixedOps] = {std::vector<float>(kCount),
                                             std::vector<float>(kCount)};

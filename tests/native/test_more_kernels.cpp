@@ -45,6 +45,7 @@ std::vector<std::uint32_t> places(std::size_t count) {
 }
 
 constexpr std::size_t kCounts[] = {0, 1, 2, 5, 37, 300};
+constexpr std::size_t kFloatDims[] = {1, 7, 33, 64, 100, 700};
 
 }  // namespace
 
@@ -52,7 +53,7 @@ ANNX_TEST(kernels_agree_on_many_float_rows) {
   const KernelTable& plain = table_for("scalar");
   for_each_table([&](const KernelTable& t) {
     for (const std::size_t count : kCounts) {
-      for (const std::size_t dim : {1u, 7u, 33u, 64u, 100u, 700u}) {
+      for (const std::size_t dim : kFloatDims) {
         const std::vector<float> query = random_floats(dim, 1);
         const std::vector<float> scales = random_floats(count, 2);
         const std::vector<std::uint32_t> slots = places(count);
@@ -103,7 +104,7 @@ ANNX_TEST(kernels_agree_on_many_fixed_rows) {
   const KernelTable& plain = table_for("scalar");
   for_each_table([&](const KernelTable& t) {
     for (const std::size_t count : kCounts) {
-      for (const std::size_t dim : {1u, 7u, 33u, 64u, 100u, 700u}) {
+      for (const std::size_t dim : kFloatDims) {
         const std::vector<float> query = random_floats(dim, 1);
         const std::vector<std::uint32_t> slots = places(count);
         const FixedRows fixed = random_fixed(count, dim, 3);

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,13 @@ class _Graph(Adapter):
             "use_flat_contiguous_memory": self.params["codes"] != "UNDEFINED",
         }
 
+    @abstractmethod
     def index_param(self) -> Any:
-        raise NotImplementedError
+        """The graph's own options beside :attr:`common`."""
 
+    @abstractmethod
     def query_param(self, ef: int, refine: bool) -> Any:
-        raise NotImplementedError
+        """Options of one search; `refine` ranks again by the float32 rows."""
 
     def build(self, base: Array) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="annx-bench-zvec-"))

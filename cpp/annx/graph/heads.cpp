@@ -12,6 +12,8 @@
 namespace annx::graph {
 namespace {
 
+// Entries besides slot 0.
+constexpr std::size_t kMostEntries = 64;
 // So many candidates are drawn for each head; and at most so many are looked at.
 constexpr std::size_t kDrawn = 16;
 constexpr std::size_t kMostCandidates = 16384;
@@ -51,6 +53,11 @@ std::vector<std::uint32_t> evenly(const Level& level, std::size_t rows,
 
 }  // namespace
 
+std::size_t entries_of(std::size_t rows) {
+  // Few enough that they cost less than the hops they save.
+  return 1 + std::min(kMostEntries, rows / 16);
+}
+
 void spread(const codec::RowCodec& rows, std::span<const std::uint32_t> candidates,
             std::size_t count, std::size_t threads, std::vector<std::uint32_t>& heads) {
   const std::size_t dim = rows.dim();
@@ -60,18 +67,18 @@ void spread(const codec::RowCodec& rows, std::span<const std::uint32_t> candidat
   for (std::size_t h = 0; h < heads.size(); ++h) {
     rows.vector(heads[h], vectors.data() + h * dim);
   }
-  // Distances only shrink as heads come, so what a candidate had with fewer of them
-  // says how far it may be at most: those of the rest are not asked for.
+  // Distances only shrink as heads come, so what a candidate had with fewer of them, at
+  // first with one, says how far it may be at most. Most are never asked for the rest.
   std::vector<Waiting> waiting(n);
-  parallel_for(
-      n, threads, kRange, [&](std::size_t begin, std::size_t end, std::size_t) {
-        std::vector<float> row(dim), fresh;
-        for (std::size_t i = begin; i < end; ++i) {
-          rows.vector(candidates[i], row.data());
-          waiting[i].place = i;
-          waiting[i].meet(row.data(), vectors.data(), heads.size(), dim, fresh);
-        }
-      });
+  parallel_for(n, threads, kRange,
+               [&](std::size_t begin, std::size_t end, std::size_t) {
+                 std::vector<float> row(dim), fresh;
+                 for (std::size_t i = begin; i < end; ++i) {
+                   rows.vector(candidates[i], row.data());
+                   waiting[i].place = i;
+                   waiting[i].meet(row.data(), vectors.data(), 1, dim, fresh);
+                 }
+               });
   std::make_heap(waiting.begin(), waiting.end());
   std::vector<float> row(dim), fresh;
   while (heads.size() < count && waiting.front().far > 0) {

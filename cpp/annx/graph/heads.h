@@ -19,8 +19,9 @@
 
 namespace annx::graph {
 
-// Heads besides slot 0 of a graph without codes, where each costs a row's distance.
-inline constexpr std::size_t kMostEntries = 64;
+// How many rows a walk begins from in a graph of `rows` without codes, where each costs
+// a row's distance.
+std::size_t entries_of(std::size_t rows);
 
 // Adds candidates to `heads`, which is not empty, until it has `count`: each time the
 // one farthest from all heads, the first of those that are equally far. Fewer where no
@@ -45,10 +46,5 @@ std::vector<std::uint32_t> choose_heads(const codec::RowCodec& rows,
                                         const std::vector<Level>& levels,
                                         std::size_t count, std::size_t threads,
                                         std::vector<std::uint32_t> entries);
-
-// Of so many rows: few enough that they cost less than the hops they save.
-inline std::size_t entries_of(std::size_t rows) {
-  return 1 + (rows / 16 < kMostEntries ? rows / 16 : kMostEntries);
-}
 
 }  // namespace annx::graph

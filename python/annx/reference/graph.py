@@ -22,8 +22,10 @@ __all__ = [
     "GraphIndex",
     "beam_search",
     "choose_entries",
+    "choose_heads",
     "choose_listed",
     "entries_of",
+    "evenly",
     "find_levels",
     "link_lists",
     "measure_growth",
@@ -365,6 +367,19 @@ def find_levels(lists: list[list[int]], keys: Any, seed: int) -> list[Level]:
         levels.append(level)
 
 
+def evenly(level: Level, most: int) -> list[int]:
+    """Return up to `most` slots of a level, evenly.
+
+    Examples
+    --------
+    >>> evenly({1: [], 4: [], 6: [], 9: []}, 2)
+    [1, 6]
+    """
+    slots = sorted(level)
+    taken = min(len(slots), most)
+    return [slots[i * len(slots) // taken] for i in range(taken)]
+
+
 def choose_entries(rows: Any, levels: list[Level], count: int) -> list[int]:
     """Return where walks begin in a graph of levels: slot 0 and others far apart.
 
@@ -377,11 +392,30 @@ def choose_entries(rows: Any, levels: list[Level], count: int) -> list[int]:
     >>> choose_entries(np.arange(8.0)[:, None], [near, {2: [], 5: [], 6: []}], 3)
     [0, 6, 2]
     """
-    slots = sorted(levels[min(1, len(levels) - 1)])
-    taken = min(len(slots), MOST_CANDIDATES)
     entries = [0]
-    spread(rows, [slots[i * len(slots) // taken] for i in range(taken)], count, entries)
+    level = levels[min(1, len(levels) - 1)]
+    spread(rows, evenly(level, MOST_CANDIDATES), count, entries)
     return entries
+
+
+def choose_heads(
+    rows: Any, levels: list[Level], count: int, entries: list[int]
+) -> list[int]:
+    """Return the entries and more: where walks by codes begin, which can be many.
+
+    Half of the candidates are evenly of all slots: a small cluster may have none on the
+    level above.
+
+    Examples
+    --------
+    >>> near: Level = {slot: [] for slot in range(8)}
+    >>> choose_heads(np.arange(8.0)[:, None], [near, {2: [], 5: [], 6: []}], 4, [0, 6])
+    [0, 6, 3, 1]
+    """
+    heads = list(entries)
+    slots = {s for level in levels[:2] for s in evenly(level, MOST_CANDIDATES // 2)}
+    spread(rows, sorted(slots), count, heads)
+    return heads
 
 
 def choose_listed(
