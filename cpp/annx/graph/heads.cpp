@@ -16,7 +16,7 @@ namespace {
 constexpr std::size_t kMostEntries = 64;
 // So many candidates are drawn for each head; and at most so many are looked at.
 constexpr std::size_t kDrawn = 16;
-constexpr std::size_t kMostCandidates = 16384;
+constexpr std::size_t kMostCandidates = 65536;
 constexpr std::size_t kRange = 512;
 
 // A candidate, and how far it is from the nearest of the heads that it has met.

@@ -37,7 +37,7 @@ __all__ = [
 BATCH = 512
 ENTRIES = 64
 DRAWN = 16
-MOST_CANDIDATES = 16384
+MOST_CANDIDATES = 65536
 FIRST_REFINEMENT = 64
 # Of levels: a level holds a sixteenth of the one below, and four of each component.
 SAMPLED = 16
